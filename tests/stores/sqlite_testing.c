@@ -10,15 +10,16 @@
 #include <time.h>
 
 char test_folder[64];
-char test_path[PATH_MAX];
+char test_path[128];
 char test_event[64];
-char test_error[512];
+char test_error[448];
 char test_error_code[32];
 int test_error_retriable;
 char test_holder[VERROU_MAX_OWNER + 1];
 uint64_t test_fence;
 int64_t test_remaining;
 int test_others;
+void (*test_on_pause)(void);
 char test_sink[8192];
 
 int64_t test_now_ms(void)
@@ -43,6 +44,8 @@ static uint64_t host_random(void)
 {
     static uint64_t state = 88172645463325252u;
 
+    if (test_on_pause)
+        test_on_pause();
     state ^= state << 13;
     state ^= state >> 7;
     return state ^= state << 17;
@@ -368,7 +371,7 @@ const char *test_ask(const char *format, ...)
 
 /* ---- children ---- */
 
-test_child test_fork(void (*body)(int from_parent, int to_parent, void *argument), void *argument)
+test_child test_fork(void (*body)(int from_parent, int to_parent, const void *argument), const void *argument)
 {
     int down[2], up[2];
     test_child child;

@@ -23,7 +23,7 @@
 
 /* The folder of the current test, and the database in it. Made and removed by test_setup() and test_teardown(). */
 extern char test_folder[64];
-extern char test_path[PATH_MAX];
+extern char test_path[128];
 int test_setup(void **unused);
 int test_teardown(void **unused);
 const char *test_file(const char *suffix); /* the database's path with a suffix; valid until the next call */
@@ -39,6 +39,9 @@ typedef struct test_store {
 } test_store;
 
 extern const verrou_host test_host;
+
+/* Called when the driver draws a random number, which it does before each pause in waiting for the database's lock. */
+extern void (*test_on_pause)(void);
 
 int64_t test_now_ms(void);
 int64_t test_wall_ms(void);
@@ -57,7 +60,7 @@ void test_op_done(verrou_op *op);
 verrou_status test_execute(test_store *store, verrou_op *ops, size_t n, verrou_error *err);
 
 /* One request; its result. The text of an error goes to test_error, holder and token to the other two. */
-extern char test_error[512];
+extern char test_error[448];
 extern char test_error_code[32];
 extern int test_error_retriable;
 extern char test_holder[VERROU_MAX_OWNER + 1];
@@ -81,7 +84,7 @@ typedef struct test_child {
     int from; /* what the child writes */
     int to;   /* what it reads */
 } test_child;
-test_child test_fork(void (*body)(int from_parent, int to_parent, void *argument), void *argument);
+test_child test_fork(void (*body)(int from_parent, int to_parent, const void *argument), const void *argument);
 void test_tell(int fd);    /* write one byte */
 bool test_await(int fd);   /* read one byte; false at end of file */
 int test_wait(test_child *child); /* close the pipes, wait, return the wait status */
