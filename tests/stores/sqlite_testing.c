@@ -384,6 +384,7 @@ test_child test_fork(void (*body)(int from_parent, int to_parent, const void *ar
     if (child.pid == 0) {
         close(down[1]);
         close(up[0]);
+        setenv("CMOCKA_TEST_ABORT", "1", 1); /* a failed assertion must not go on with the other tests here */
         body(down[0], up[1], argument);
         _exit(0);
     }
