@@ -50,6 +50,8 @@ typedef struct verrou__owner_id {
 verrou_status verrou__owner_draw(verrou__owner_id *ret_id, verrou_error *err);
 /* Write the text of an owner and return its length (at most VERROU_MAX_OWNER). The host name is read once a process and cut to 64 bytes. */
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1]);
+/* What may be shown of an owner, "host:pid[:label]": the random part authorises a release. NULL for owners that are not of ours. */
+const char *verrou__owner_public(const char *owner);
 bool verrou__owner_is_ours(const char *owner, size_t len); /* has that form: drawn by this library, whose releases publish */
 
 /* ---- text.c ---- */
