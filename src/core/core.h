@@ -91,8 +91,11 @@ typedef struct verrou__config {
         char *url;
     } *stores;
 } verrou__config;
+#define VERROU__MAX_STORE_NAME 64
 /* Read the file. VERROU_ECONFIG with path and line for what cannot be read or understood. */
 verrou_status verrou__config_load(const char *path, verrou__config *ret, verrou_error *err);
+/* Read the text of a file; `path` is for the messages. */
+verrou_status verrou__config_parse(const char *path, const char *text, verrou__config *ret, verrou_error *err);
 void verrou__config_done(verrou__config *config);
 
 /* ---- store.c ---- */
