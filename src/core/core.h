@@ -98,6 +98,11 @@ verrou_status verrou__config_load(const char *path, verrou__config *ret, verrou_
 verrou_status verrou__config_parse(const char *path, const char *text, verrou__config *ret, verrou_error *err);
 void verrou__config_done(verrou__config *config);
 
+/* ---- factory.c ---- */
+/* Read and check the defaults of a factory, `from` NULL for none. The label still belongs to the caller. VERROU_EINVAL. */
+verrou_status verrou__factory_options_read(const verrou_factory_options *from, verrou_factory_options *ret,
+                                           verrou_error *err);
+
 /* ---- store.c ---- */
 /*
  * Open a store over a driver that is in no registry (custom stores): `driver->create` is NULL and `state`, made by the caller, is taken

@@ -10,8 +10,9 @@
 #include <jansson.h>
 #include <string.h>
 
-#define MAX_EXACT (INT64_C(9007199254740991)) /* 2^53 - 1: the largest integer that a JavaScript number holds exactly \
-                                               */
+#define MAX_EXACT                                                                                       \
+    (INT64_C(9007199254740991)) /* 2^53 - 1: the largest integer that a JavaScript number holds exactly \
+                                 */
 #define MAX_STORE_NAME VERROU__MAX_STORE_NAME
 
 static const char *const members[] = {"key", "owner", "ttl", "expirationTime", "store", "fence"};

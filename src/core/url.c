@@ -50,13 +50,6 @@ typedef struct range {
     const char *end;
 } range;
 
-static bool is_port(const char *at, const char *end)
-{
-    while (at < end && is_digit(*at))
-        at++;
-    return at == end;
-}
-
 /* The last such character of a range, NULL if there is none. */
 static const char *last_of(const char *start, const char *end, char c)
 {
@@ -64,6 +57,24 @@ static const char *last_of(const char *start, const char *end, char c)
         if (*--end == c)
             return end;
     return NULL;
+}
+
+/* Whether this is "host:port,host:port,...", ports being numbers, and so not "user:password". */
+static bool is_hosts(const char *at, const char *end)
+{
+    for (;;) {
+        const char *comma = memchr(at, ',', (size_t)(end - at));
+        const char *item_end = comma != NULL ? comma : end;
+        const char *port = last_of(at, item_end, ':');
+
+        if (at[0] != '[' && port != NULL)
+            while (++port < item_end)
+                if (!is_digit(*port))
+                    return false;
+        if (comma == NULL)
+            return true;
+        at = comma + 1;
+    }
 }
 
 /*
@@ -89,8 +100,7 @@ static range find_password(const char *rest, const char *query)
         return none;
     found.start++;
     if (at == NULL) {
-        /* "host:port", unless what looks like the port is no number; an IPv6 address stands in brackets. */
-        if (rest[0] == '[' || is_port(found.start, end))
+        if (is_hosts(rest, end))
             return none;
         at = last_of(query, query + strlen(query), '@');
         if (at == NULL)
@@ -212,6 +222,7 @@ verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_e
     size_t scheme_len, size, count;
     char *copy, *query;
     const char *wrong, *mark;
+    range password;
     verrou_status status;
 
     if (text == NULL)
@@ -221,7 +232,8 @@ verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_e
         return VERROU_ECONFIG;
 
     mark = text + strcspn(text, "?");
-    if (find_password(text + scheme_len + 1, mark).end > mark)
+    password = find_password(text + scheme_len + 1, mark);
+    if (password.start != NULL && password.end > mark)
         return verrou__fail(err, VERROU_ECONFIG, "store address %.*s: write %%3F for a '?' in the password",
                             (int)scheme_len, text);
 
