@@ -64,20 +64,46 @@ static verrou_status fail_unknown(const verrou_manager *manager, const char *wha
     return verrou__fail(err, VERROU_ECONFIG, "%s: there is no store \"%.64s\"; there are: %s", what, name, names);
 }
 
+/*
+ * After a fork make the mutex and the condition anew and forget about openers that stayed behind in the parent. `owner`
+ * is twice the fork count of the process that they belong to, plus one while a thread of that process is at this work;
+ * what another process left half done is told apart by its count.
+ */
+static void settle_fork(verrou_manager *manager)
+{
+    uint64_t ready = (uint64_t)verrou__fork_count() * 2;
+    uint64_t seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
+
+    while (seen != ready) {
+        if (seen == ready + 1) {
+            sched_yield();
+            seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
+            continue;
+        }
+        if (!atomic_compare_exchange_weak_explicit(&manager->owner, &seen, ready + 1, memory_order_acquire,
+                                                   memory_order_acquire))
+            continue;
+        pthread_mutex_init(&manager->mutex, NULL);
+        pthread_cond_init(&manager->opened, NULL);
+        for (size_t i = 0; i < manager->count; i++)
+            manager->entries[i].opening = false;
+        atomic_store_explicit(&manager->owner, ready, memory_order_release);
+        return;
+    }
+}
+
 /* ---- making ---- */
 
 /* Check one named store and add it to the manager, which has room for it. */
 static verrou_status add_entry(verrou_manager *manager, const verrou_named_store *named, verrou_error *err)
 {
     entry *added = &manager->entries[manager->count];
+    verrou_error inner = VERROU_ERROR_INIT;
     verrou_url *url = NULL;
     verrou_status status;
 
-    if (verrou__check_text("the name of a store", named->name, VERROU__MAX_STORE_NAME, err) != VERROU_OK) {
-        if (err != NULL)
-            err->status = VERROU_ECONFIG;
-        return VERROU_ECONFIG;
-    }
+    if (verrou__check_text("the name of a store", named->name, VERROU__MAX_STORE_NAME, &inner) != VERROU_OK)
+        return verrou__fail(err, VERROU_ECONFIG, "%s", inner.message);
     if (find(manager, named->name) != NULL)
         return verrou__fail(err, VERROU_ECONFIG, "the store \"%s\" is given twice", named->name);
     if (named->url == NULL && named->store == NULL)
@@ -252,6 +278,7 @@ void verrou_manager_free(verrou_manager *manager)
 {
     if (manager == NULL)
         return;
+    settle_fork(manager); /* a condition that the parent's threads wait on could not be destroyed */
     for (size_t i = 0; i < manager->count; i++) {
         entry *e = &manager->entries[i];
 
@@ -268,34 +295,6 @@ void verrou_manager_free(verrou_manager *manager)
 }
 
 /* ---- using ---- */
-
-/*
- * After a fork make the mutex and the condition anew and forget about openers that stayed behind in the parent. `owner`
- * is twice the fork count of the process that they belong to, plus one while a thread of that process is at this work;
- * what another process left half done is told apart by its count.
- */
-static void settle_fork(verrou_manager *manager)
-{
-    uint64_t ready = (uint64_t)verrou__fork_count() * 2;
-    uint64_t seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
-
-    while (seen != ready) {
-        if (seen == ready + 1) {
-            sched_yield();
-            seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
-            continue;
-        }
-        if (!atomic_compare_exchange_weak_explicit(&manager->owner, &seen, ready + 1, memory_order_acquire,
-                                                   memory_order_acquire))
-            continue;
-        pthread_mutex_init(&manager->mutex, NULL);
-        pthread_cond_init(&manager->opened, NULL);
-        for (size_t i = 0; i < manager->count; i++)
-            manager->entries[i].opening = false;
-        atomic_store_explicit(&manager->owner, ready, memory_order_release);
-        return;
-    }
-}
 
 /* Open the store if need be and make its factory. Called by one thread at a time for an entry, without the mutex. */
 static verrou_status open_entry(const verrou_manager *manager, entry *e, verrou_store **ret_store,
