@@ -93,9 +93,17 @@ typedef struct verrou__config {
         char *url;
     } *stores;
 } verrou__config;
+#define VERROU__MAX_STORE_NAME 64
 /* Read the file. VERROU_ECONFIG with path and line for what cannot be read or understood. */
 verrou_status verrou__config_load(const char *path, verrou__config *ret, verrou_error *err);
+/* Read the text of a file; `path` is for the messages. */
+verrou_status verrou__config_parse(const char *path, const char *text, verrou__config *ret, verrou_error *err);
 void verrou__config_done(verrou__config *config);
+
+/* ---- factory.c ---- */
+/* Read and check the defaults of a factory, `from` NULL for none. The label still belongs to the caller. VERROU_EINVAL. */
+verrou_status verrou__factory_options_read(const verrou_factory_options *from, verrou_factory_options *ret,
+                                           verrou_error *err);
 
 /* ---- store.c ---- */
 /*
