@@ -5,6 +5,7 @@
 #ifndef VERROU_CORE_H
 #define VERROU_CORE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <verrou/store.h>
 
@@ -36,6 +37,12 @@ void verrou__set_test_clock(int64_t (*now_ms)(void)); /* tests only: replaces ve
 
 /* ---- fork.c: counts the forks that led to this process; handles remember the value they were made under. ---- */
 uint32_t verrou__fork_count(void);
+/*
+ * Once per process run `mend`, which makes anew what must not be used after a fork (mutexes, threads, connections). `owner` is zeroed with
+ * verrou__fork_owner() when the object is made. Costs one atomic load when there is nothing to do.
+ */
+void verrou__fork_owner(_Atomic uint64_t *owner);
+void verrou__fork_settle(_Atomic uint64_t *owner, void (*mend)(void *object), void *object);
 
 /* ---- random.c: drawn from the kernel in blocks, never twice the same after fork. ---- */
 verrou_status verrou__random_bytes(void *out, size_t size, verrou_error *err); /* VERROU_ENOMEM if the kernel gives none */
@@ -50,6 +57,8 @@ typedef struct verrou__owner_id {
 verrou_status verrou__owner_draw(verrou__owner_id *ret_id, verrou_error *err);
 /* Write the text of an owner and return its length (at most VERROU_MAX_OWNER). The host name is read once a process and cut to 64 bytes. */
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1]);
+/* What may be shown of an owner, "host:pid[:label]": the random part authorises a release. NULL for owners that are not of ours. */
+const char *verrou__owner_public(const char *owner);
 bool verrou__owner_is_ours(const char *owner, size_t len); /* has that form: drawn by this library, whose releases publish */
 
 /* ---- text.c ---- */
@@ -91,9 +100,17 @@ typedef struct verrou__config {
         char *url;
     } *stores;
 } verrou__config;
+#define VERROU__MAX_STORE_NAME 64
 /* Read the file. VERROU_ECONFIG with path and line for what cannot be read or understood. */
 verrou_status verrou__config_load(const char *path, verrou__config *ret, verrou_error *err);
+/* Read the text of a file; `path` is for the messages. */
+verrou_status verrou__config_parse(const char *path, const char *text, verrou__config *ret, verrou_error *err);
 void verrou__config_done(verrou__config *config);
+
+/* ---- factory.c ---- */
+/* Read and check the defaults of a factory, `from` NULL for none. The label still belongs to the caller. VERROU_EINVAL. */
+verrou_status verrou__factory_options_read(const verrou_factory_options *from, verrou_factory_options *ret,
+                                           verrou_error *err);
 
 /* ---- store.c ---- */
 /*

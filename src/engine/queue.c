@@ -1,0 +1,160 @@
+/*
+ * queue.c - completion queues: answered asynchronous calls, and a descriptor that is readable while there are any.
+ *
+ * The bell rings from the first call that arrives to the last one that is taken.
+ */
+#include "core/sink.h"
+#include "engine/internal.h"
+#include "util/bell.h"
+
+struct verrou_queue {
+    pthread_mutex_t mutex;
+    verrou__call *head;
+    verrou__call *tail;
+    struct bell bell;
+    uint32_t refs; /* the owner's, and one of each call that will report here */
+    bool freed;    /* the owner is gone: calls end without being reported */
+};
+
+verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
+{
+    verrou_queue *queue;
+
+    if (!ret_queue)
+        return verrou__fail(err, VERROU_EINVAL, "ret_queue is NULL");
+    queue = verrou__calloc(sizeof(*queue));
+    if (!queue)
+        return verrou__nomem(err);
+    if (bell_open(&queue->bell) < 0) {
+        verrou__free(queue);
+        return verrou__fail(err, VERROU_ENOMEM, "no descriptor for a completion queue");
+    }
+    pthread_mutex_init(&queue->mutex, NULL);
+    queue->refs = 1;
+    *ret_queue = queue;
+    return VERROU_OK;
+}
+
+void queue_ref(verrou_queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    queue->refs++;
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+void queue_unref(verrou_queue *queue)
+{
+    bool last;
+
+    pthread_mutex_lock(&queue->mutex);
+    last = --queue->refs == 0;
+    pthread_mutex_unlock(&queue->mutex);
+    if (!last)
+        return;
+    bell_close(&queue->bell);
+    pthread_mutex_destroy(&queue->mutex);
+    verrou__free(queue);
+}
+
+int verrou_queue_fd(const verrou_queue *queue)
+{
+    return queue ? queue->bell.read_end : -1;
+}
+
+static verrou__call *queue_pop(verrou_queue *queue)
+{
+    verrou__call *call;
+
+    pthread_mutex_lock(&queue->mutex);
+    call = queue->head;
+    if (call) {
+        queue->head = call->done_next;
+        if (!queue->head) {
+            queue->tail = NULL;
+            bell_hush(&queue->bell);
+        }
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return call;
+}
+
+static void call_unref(verrou__call *call)
+{
+    if (--call->refs == 0)
+        verrou__call_free(call);
+}
+
+/* Takes over the reference that the queue holds on the call. Without the engine's mutex. */
+void queue_push(verrou_queue *queue, verrou__call *call)
+{
+    bool freed;
+
+    call->done_next = NULL;
+    pthread_mutex_lock(&queue->mutex);
+    freed = queue->freed;
+    if (!freed) {
+        if (queue->tail)
+            queue->tail->done_next = call;
+        else
+            queue->head = call;
+        if (!queue->tail)
+            bell_ring(&queue->bell);
+        queue->tail = call;
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    if (freed) {
+        call_unref(call);
+        queue_unref(queue);
+    }
+}
+
+static void queue_report(verrou__call *call)
+{
+    verrou_error error = VERROU_ERROR_INIT;
+    verrou_info info = VERROU_INFO_INIT;
+    verrou_result result = {sizeof(result), call->status, NULL, NULL, NULL, 0};
+
+    if (call->status != VERROU_OK) {
+        verrou__call_error(call, &error);
+        result.error = &error;
+    }
+    verrou__call_info(call, &info);
+    result.info = &info;
+    if (call->sink && call->kind == VERROU__LIST && call->status == VERROU_OK)
+        result.locks = verrou__sink_locks(call->sink, &result.count);
+    call->done(call->user, &result);
+}
+
+size_t verrou_dispatch(verrou_queue *queue, size_t max)
+{
+    size_t done = 0;
+    verrou__call *call;
+
+    if (!queue)
+        return 0;
+    queue_ref(queue); /* a callback may free the queue */
+    while ((max == 0 || done < max) && (call = queue_pop(queue))) {
+        queue_report(call);
+        call_unref(call);
+        queue_unref(queue);
+        done++;
+    }
+    queue_unref(queue);
+    return done;
+}
+
+void verrou_queue_free(verrou_queue *queue)
+{
+    verrou__call *call;
+
+    if (!queue)
+        return;
+    pthread_mutex_lock(&queue->mutex);
+    queue->freed = true;
+    pthread_mutex_unlock(&queue->mutex);
+    while ((call = queue_pop(queue))) {
+        call_unref(call);
+        queue_unref(queue);
+    }
+    queue_unref(queue);
+}
