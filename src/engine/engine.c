@@ -567,7 +567,6 @@ bool verrou__engine_is_inline(const verrou__engine *engine)
 
 void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op)
 {
-    op->sent_ms = engine_now(engine);
     engine->driver->execute(engine->state, NULL, &op, 1, VERROU_FOREVER, NULL);
 }
 
