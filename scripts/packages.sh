@@ -7,7 +7,7 @@
 set -eu
 
 build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev"
-tests="g++ libcmocka-dev mandoc binutils"
+tests="g++ libcmocka-dev mandoc zlib1g-dev"
 lint="clang clang-format clang-tidy cppcheck mandoc"
 fuzz="clang libclang-rt-dev"
 coverage="gcovr"

@@ -71,8 +71,10 @@ for snippet in "$work"/[0-9]*; do
     if ! (
         case $kind in
         c | c.norun)
+            modules=verrou
+            if grep -q 'verrou/conformance\.h' "$snippet"; then modules=verrou-conformance; fi
             cp "$snippet" "$snippet.c" &&
-                compile "$snippet.c" -o "$snippet.bin" $(pkg-config --cflags --libs verrou) &&
+                compile "$snippet.c" -o "$snippet.bin" $(pkg-config --cflags --libs $modules) &&
                 { [ "$kind" = c.norun ] || timeout 60 "$snippet.bin" </dev/null; }
             ;;
         c.fragment)
