@@ -33,8 +33,8 @@ statuses)
     same statuses "$work/d" "$work/a"
     ;;
 events)
-    # logging.md has a row for every event. An event is a string "noun.verb_phrase" somewhere in the sources.
-    grep -rhoE --include='*.[ch]' '"(lock|lease|store|wait|watch|schema)\.[a-z_]+"' src | tr -d '"' >"$work/a"
+    # logging.md has a row for every event: each string "noun.verb_phrase" of the library and its stores.
+    grep -rhoE --include='*.[ch]' '"[a-z]+\.[a-z_]{3,}"' src/core src/engine src/stores | tr -d '"' >"$work/a"
     sed -n 's/^| `\([a-z]*\.[a-z_]*\)` |.*/\1/p' docs/guide/logging.md >"$work/d"
     same events "$work/d" "$work/a"
     ;;
