@@ -5,10 +5,10 @@ set -eu
 build=$1
 seconds=$2
 found=
-for program in "$build"/bin/fuzz_*; do
+for program in "$build"/bin/libfuzzer_*; do
     [ -x "$program" ] || continue
     found=1
-    name=${program##*/fuzz_}
+    name=${program##*/libfuzzer_}
     mkdir -p "$build/corpus/$name"
     seeds=tests/fuzz/corpus/$name
     [ -d "$seeds" ] || seeds=
