@@ -39,10 +39,12 @@ events)
     same events "$work/d" "$work/a"
     ;;
 settings)
-    # stores.md and verrou-stores(7) list the same settings.
+    # stores.md and verrou-stores(7) list the settings of the library and of its stores.
+    grep -rhE --include='*.c' '_?settings\[\] = \{' src/core src/stores | grep -oE '"[a-z_]+"' | tr -d '"' >"$work/a"
     sed -n 's/^| `\([a-z_]*\)=` |.*/\1/p' docs/guide/stores.md >"$work/d"
-    sed -n 's/^\.It Cm \([a-z_]*\)=.*/\1/p' docs/man/verrou-stores.7 >"$work/a"
-    same settings "$work/d" "$work/a"
+    same "settings in stores.md" "$work/d" "$work/a"
+    sed -n 's/^\.It Cm \([a-z_]*\)=.*/\1/p' docs/man/verrou-stores.7 >"$work/d"
+    same "settings in verrou-stores(7)" "$work/d" "$work/a"
     ;;
 links)
     # Every relative link leads to a file.
