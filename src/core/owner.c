@@ -124,3 +124,8 @@ bool verrou__owner_is_ours(const char *owner, size_t len)
         return false;
     return at == len || (owner[at] == ':' && len - at - 1 >= 1 && len - at - 1 <= VERROU__MAX_LABEL);
 }
+
+const char *verrou__owner_public(const char *owner)
+{
+    return verrou__owner_is_ours(owner, strlen(owner)) ? owner + HEX_LEN + 1 : NULL;
+}

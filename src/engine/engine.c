@@ -45,7 +45,8 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine->host = options->host;
     engine->is_inline = (options->driver->flags & VERROU_DRIVER_INLINE) != 0;
     engine->seed = options->host->random();
-    engine->wake_read = engine->wake_write = engine->timer_fd = -1;
+    engine->bell = (struct bell)BELL_CLOSED;
+    engine->timer_fd = -1;
     engine->reopen.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
     engine_init_cond(&engine->work);

@@ -90,10 +90,12 @@ struct verrou__call {
     verrou_cancel *cancel;
     verrou__series *series;       /* NULL if the call may overlap with others */
     struct verrou_sink *sink;     /* list, check, schema */
+    verrou__call_hook started;    /* VERROU__WAIT: called when it begins to wait; may answer it */
     verrou__call_hook hook;
     verrou__call_hook done_with;  /* called once when the call is freed, without the mutex: drop what `subject` holds */
     void *subject;                /* the lock */
     verrou__owner_id owner_id;    /* acquire: what the owner was made of */
+    uint32_t lease;               /* release, extend: which of the handle's leases */
 
     /* The outcome. It stays as it is when a release in the background uses `op` after the answer. */
     verrou_status status;

@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #include "engine/engine.h"
+#include "util/bell.h"
 #include "util/table.h"
 
 #define MAX_BATCH 256
@@ -127,7 +128,7 @@ struct verrou__engine {
     bool keeper_started;
     bool keeper_failed;
     int64_t keeper_wakes_ms; /* when the keeper will look at the timers by itself; 0 while it is awake */
-    int wake_read, wake_write;
+    struct bell bell; /* wakes the keeper */
     int timer_fd; /* Linux: wakes the keeper on CLOCK_BOOTTIME, so that a suspended machine catches up at once; else -1 */
     pthread_cond_t work;
     pthread_t workers[MAX_LANES];
