@@ -1,8 +1,8 @@
 /*
  * acquire.c - waiting for a lock in a way that a signal can end.
  *
- * The library's waits are deaf to signals, so the wait is an asynchronous call, its queue polled together with the signals. A signal
- * cancels the call; a lock that is granted all the same is given back before the command ends.
+ * The library's waits are deaf to signals, so the wait is an asynchronous call, its queue polled together with the
+ * signals. A signal cancels the call; a lock that is granted all the same is given back before the command ends.
  */
 #include "cli.h"
 

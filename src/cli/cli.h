@@ -1,5 +1,6 @@
 /*
- * cli.h - what the files of the command share. The command is a user of verrou.h like any other: it includes nothing else of ours.
+ * cli.h - what the files of the command share. The command is a user of verrou.h like any other: it includes nothing
+ * else of ours.
  *
  * Every function that returns an int named "exit code" has already told stderr what went wrong.
  */
@@ -39,7 +40,8 @@ typedef enum on_lost {
 
 typedef struct cli_options cli_options;
 
-/* A subcommand. `args` of them at least and at most; max_args -1: the rest of the line is a program with its arguments. */
+/* A subcommand. `args` of them at least and at most; max_args -1: the rest of the line is a program with its arguments.
+ */
 typedef struct cli_command {
     const char *name;
     const char *synopsis;
@@ -58,7 +60,7 @@ struct cli_options {
     const char *store;
     const char *config;
     bool json;
-    int64_t ttl_ms;   /* VERROU_DEFAULT unless given, as the next three */
+    int64_t ttl_ms; /* VERROU_DEFAULT unless given, as the next three */
     int64_t wait_ms;
     int64_t attempts;
     int64_t delay_ms;
@@ -68,13 +70,15 @@ struct cli_options {
     int arg_count;
 };
 
-/* Read the command line against a table of commands that ends with an empty entry. An exit code; free args in any case. */
+/* Read the command line against a table of commands that ends with an empty entry. An exit code; free args in any case.
+ */
 int options_parse(int argc, char **argv, const cli_command *commands, cli_options *ret);
 
 /* Print the lines about these options, for --help. */
 void options_print(unsigned which);
 
-/* Read a duration, or one of the words for "no end", which is VERROU_FOREVER. `what` names it in the message. An exit code. */
+/* Read a duration, or one of the words for "no end", which is VERROU_FOREVER. `what` names it in the message. An exit
+ * code. */
 int duration_or_forever(const char *what, const char *text, int64_t *ret_ms);
 
 /* ---- output.c: what people and programs get to read ---- */
@@ -85,7 +89,8 @@ void say(const char *format, ...) VERROU_PRINTF(1, 2);
 /* The same, with the name of the outcome that the exit code stands for before it. Returns the code. */
 int fail(int code, const char *format, ...) VERROU_PRINTF(2, 3);
 
-/* Say what a call of the library answered and return the exit code for it: the only place that maps one to the other. */
+/* Say what a call of the library answered and return the exit code for it: the only place that maps one to the other.
+ */
 int fail_status(verrou_status status, const verrou_error *err);
 
 /* Control characters as \xNN, so that a key cannot steer a terminal. Never NULL unless out of memory; free it. */
@@ -105,8 +110,8 @@ int fail_held(int code, const char *key, const verrou_info *holder);
 int print_info(const char *key, const verrou_info *info, bool json);
 
 /*
- * Several locks, or several findings of a check ("ok", "warn", "FAIL"): one JSON array, or one line each as they come (list NULL).
- * After begin either end, which prints the array, or drop.
+ * Several locks, or several findings of a check ("ok", "warn", "FAIL"): one JSON array, or one line each as they come
+ * (list NULL). After begin either end, which prints the array, or drop.
  */
 int print_list_begin(bool json, void **ret_list);
 int print_list_item(void *list, const char *key, const verrou_info *info);
@@ -130,7 +135,8 @@ int output_end(int code);
 
 /*
  * store      Open, and to be left alone: store_done() closes it.
- * env_store  What VERROU_STORE has to be for a child process that shall use the same store; env_config likewise, NULL if unneeded.
+ * env_store  What VERROU_STORE has to be for a child process that shall use the same store; env_config likewise, NULL
+ * if unneeded.
  */
 typedef struct cli_store {
     verrou_store *store;
@@ -143,8 +149,9 @@ typedef struct cli_store {
 } cli_store;
 
 /*
- * Find the store: --store, --config, VERROU_STORE, VERROU_CONFIG, the configuration files, else the user's own SQLite file.
- * `lock_json` is a serialised lock whose "store" member chooses among named stores unless --store does, or NULL. An exit code.
+ * Find the store: --store, --config, VERROU_STORE, VERROU_CONFIG, the configuration files, else the user's own SQLite
+ * file. `lock_json` is a serialised lock whose "store" member chooses among named stores unless --store does, or NULL.
+ * An exit code.
  */
 int store_open(const cli_options *given, const char *lock_json, cli_store *ret);
 void store_done(cli_store *store);
@@ -154,7 +161,8 @@ void store_warn(const cli_store *store);
 
 /* ---- signals.c: signals as something to poll ---- */
 
-/* Remember how the process was started (mask, dispositions), ignore SIGPIPE, make SIGCHLD ordinary. -1 if there is no descriptor. */
+/* Remember how the process was started (mask, dispositions), ignore SIGPIPE, make SIGCHLD ordinary. -1 if there is no
+ * descriptor. */
 int signals_init(void);
 
 /* Catch this signal from now on, unless the process was started with it ignored (nohup); `always` overrides that. */
@@ -184,8 +192,9 @@ _Noreturn void signals_die(int signo);
 /* ---- acquire.c: waiting for a lock ---- */
 
 /*
- * Acquire on `queue`, until the limits of the command line or until HUP, INT, QUIT or TERM. *ret_signal: the signal that ended
- * it, or 0; the lock is not held then. An exit code; with VERROU_EUNKNOWN the serialised lock goes to stderr.
+ * Acquire on `queue`, until the limits of the command line or until HUP, INT, QUIT or TERM. *ret_signal: the signal
+ * that ended it, or 0; the lock is not held then. An exit code; with VERROU_EUNKNOWN the serialised lock goes to
+ * stderr.
  */
 int acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_signal);
 
@@ -203,8 +212,8 @@ typedef struct cli_guard {
 int guard_start(cli_guard *ret);
 
 /*
- * Tell it the process group to watch over, and when to kill it unless told otherwise by then (on the clock of verrou_now_ms(),
- * VERROU_FOREVER for never). Group 0: nothing to watch over any more.
+ * Tell it the process group to watch over, and when to kill it unless told otherwise by then (on the clock of
+ * verrou_now_ms(), VERROU_FOREVER for never). Group 0: nothing to watch over any more.
  */
 void guard_tell(const cli_guard *guard, pid_t group, int64_t kill_at_ms);
 
@@ -222,13 +231,15 @@ typedef struct cli_terminal {
 void terminal_open(cli_terminal *ret);
 bool terminal_in_foreground(const cli_terminal *terminal);
 void terminal_give(cli_terminal *terminal, pid_t group);
-void terminal_take_back(cli_terminal *terminal); /* if it is ours to take: in the foreground is the group that we gave it to */
+void terminal_take_back(
+    cli_terminal *terminal); /* if it is ours to take: in the foreground is the group that we gave it to */
 void terminal_close(cli_terminal *terminal);
 
 /* ---- supervise.c: a program under a lease ---- */
 
 /*
- * Run the program argv with the environment envp while `lock`, which is held and kept alive, lasts. Releases the lock. An exit code.
+ * Run the program argv with the environment envp while `lock`, which is held and kept alive, lasts. Releases the lock.
+ * An exit code.
  */
 int supervise(const cli_options *given, verrou_lock *lock, verrou_queue *queue, const cli_guard *guard, char **argv,
               char **envp);

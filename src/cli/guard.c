@@ -1,10 +1,11 @@
 /*
- * guard.c - a second process that ends the program when the supervisor cannot: because it was killed, or is stopped or starved while the
- * lease runs out.
+ * guard.c - a second process that ends the program when the supervisor cannot: because it was killed, or is stopped or
+ * starved while the lease runs out.
  *
- * It holds nothing but the reading end of a pipe. End of file without a farewell means that the supervisor is gone; silence until
- * the lease's end means that it cannot act. In both cases the program's whole process group is killed: the parent-death signal
- * reaches the program itself only, exists on Linux only, and says nothing of a supervisor that merely stands still.
+ * It holds nothing but the reading end of a pipe. End of file without a farewell means that the supervisor is gone;
+ * silence until the lease's end means that it cannot act. In both cases the program's whole process group is killed:
+ * the parent-death signal reaches the program itself only, exists on Linux only, and says nothing of a supervisor that
+ * merely stands still.
  */
 #include "cli.h"
 
@@ -100,7 +101,8 @@ int guard_start(cli_guard *ret)
         return 0;
     }
 
-    /* A session of its own: no signal meant for the terminal's jobs may end it, and it must not stay in their way either. */
+    /* A session of its own: no signal meant for the terminal's jobs may end it, and it must not stay in their way
+     * either. */
     signals_block();
     setsid();
 #ifdef __linux__

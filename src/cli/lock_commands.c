@@ -1,8 +1,8 @@
 /*
  * lock_commands.c - the subcommands about one lock: acquire, release, extend, status, force-release.
  *
- * `acquire` hands its lease to whoever reads its output. A lease that nobody was told of would only be in the way, so whatever
- * keeps the output from arriving gives the lock back.
+ * `acquire` hands its lease to whoever reads its output. A lease that nobody was told of would only be in the way, so
+ * whatever keeps the output from arriving gives the lock back.
  */
 #include "cli.h"
 
@@ -107,9 +107,9 @@ static int read_stdin(char **ret_text)
     text[used] = '\0';
     if (!used || used > LOCK_LIMIT || strlen(text) != used) {
         free(text);
-        return fail(EXIT_USAGE, used > LOCK_LIMIT ? "the lock on the standard input is longer than 64 KiB" :
-                                used ? "the lock on the standard input contains a zero byte" :
-                                "no lock was given, neither as an argument nor on the standard input");
+        return fail(EXIT_USAGE, used > LOCK_LIMIT ? "the lock on the standard input is longer than 64 KiB"
+                                : used            ? "the lock on the standard input contains a zero byte"
+                                       : "no lock was given, neither as an argument nor on the standard input");
     }
     *ret_text = text;
     return EXIT_OK;
@@ -174,7 +174,8 @@ static int do_extend(const cli_options *given, verrou_lock *lock, int64_t ttl_ms
     return status ? fail_status(status, &err) : print_lock(lock);
 }
 
-/* A single argument is the lock if it looks like one, and otherwise how long to extend the lock on the standard input. */
+/* A single argument is the lock if it looks like one, and otherwise how long to extend the lock on the standard input.
+ */
 static bool is_lock(const char *text)
 {
     return !strcmp(text, "-") || text[strspn(text, " \t\r\n")] == '{';

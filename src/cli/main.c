@@ -24,15 +24,15 @@ static const cli_command commands[] = {
      "The lease then ends D from now (default: its own length; none: never). Prints the lock anew. The lock is read\n"
      "from the standard input unless it is given as an argument.\n",
      0, 0, 2, command_extend},
-    {"status", "status KEY", "tell who holds a lock", "Exits with 0 if somebody holds it, with 1 if it is free.\n", 0, 1,
-     1, command_status},
+    {"status", "status KEY", "tell who holds a lock", "Exits with 0 if somebody holds it, with 1 if it is free.\n", 0,
+     1, 1, command_status},
     {"force-release", "force-release KEY", "free a lock, whoever holds it",
      "The holder is not asked. A verrou run that holds it ends its program when it notices.\n", 0, 1, 1,
      command_force_release},
     {"list", "list [PREFIX]", "list the locks that are held",
      "One line each: key, holder, time left, fencing token. Not every store can list.\n", 0, 0, 1, command_list},
-    {"init", "init", "create what the store needs", "Creates or updates the store's table; harmless if it is there.\n", 0,
-     0, 0, command_init},
+    {"init", "init", "create what the store needs", "Creates or updates the store's table; harmless if it is there.\n",
+     0, 0, 0, command_init},
     {"schema", "schema {print|apply}", "show or apply the store's schema",
      "print writes the statements that apply would run.\n", 0, 1, 1, command_schema},
     {"doctor", "doctor", "check that the store is fit for locks",
@@ -51,11 +51,12 @@ static int print_overview(void)
                each->summary);
     puts("\noptions of every command:");
     options_print(OPTIONS_GLOBAL);
-    puts("\nD is a duration: 250 (milliseconds), 250ms, 30s, 1.5h, \"10 minutes\".\n"
-         "Without --store: VERROU_STORE, a configuration file, or else an SQLite file in the user's state directory.\n\n"
-         "exit codes: 64 usage, 69 store unavailable or outcome unknown, 70 internal error, 75 not acquired,\n"
-         "76 lease lost, 77 not owned, 78 configuration, 126 program not executable, 127 program not found.\n"
-         "verrou help COMMAND tells more; verrou(1) tells all.");
+    puts(
+        "\nD is a duration: 250 (milliseconds), 250ms, 30s, 1.5h, \"10 minutes\".\n"
+        "Without --store: VERROU_STORE, a configuration file, or else an SQLite file in the user's state directory.\n\n"
+        "exit codes: 64 usage, 69 store unavailable or outcome unknown, 70 internal error, 75 not acquired,\n"
+        "76 lease lost, 77 not owned, 78 configuration, 126 program not executable, 127 program not found.\n"
+        "verrou help COMMAND tells more; verrou(1) tells all.");
     return output_end(EXIT_OK);
 }
 
@@ -81,7 +82,8 @@ int command_help(const cli_options *given)
     return fail(EXIT_USAGE, "unknown command \"%s\"; see verrou --help", given->args[0]);
 }
 
-/* A service may be started with 0, 1 or 2 closed: a database connection must not land there, for messages would be written into it. */
+/* A service may be started with 0, 1 or 2 closed: a database connection must not land there, for messages would be
+ * written into it. */
 static int open_standard_descriptors(void)
 {
     int fd;

@@ -1,9 +1,9 @@
 /*
  * options.c - the command line, read against one table that also prints the help.
  *
- * Not getopt_long(): it takes "--wa" for "--wait", so that every new option would break scripts that abbreviate. Options may stand
- * before and after the name of the command and between its arguments; the first word of a program ends them, for what
- * follows belongs to the program.
+ * Not getopt_long(): it takes "--wa" for "--wait", so that every new option would break scripts that abbreviate.
+ * Options may stand before and after the name of the command and between its arguments; the first word of a program
+ * ends them, for what follows belongs to the program.
  */
 #include "cli.h"
 
@@ -189,8 +189,9 @@ static int check(const cli_options *o)
     if (!command)
         return fail(EXIT_USAGE, "a command is missing; see verrou --help");
     if (o->arg_count < command->min_args || (command->max_args >= 0 && o->arg_count > command->max_args))
-        return fail(EXIT_USAGE, "%s: verrou %s", o->arg_count < command->min_args ? "an argument is missing" :
-                                "too many arguments", command->synopsis);
+        return fail(EXIT_USAGE, "%s: verrou %s",
+                    o->arg_count < command->min_args ? "an argument is missing" : "too many arguments",
+                    command->synopsis);
     if ((o->given & OPTION_WAIT) && (o->given & OPTION_NO_WAIT))
         return fail(EXIT_USAGE, "--wait and --no-wait exclude each other");
     if (o->config && !*o->config)

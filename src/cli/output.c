@@ -1,7 +1,8 @@
 /*
  * output.c - everything that is printed: outcomes on stderr, answers on stdout, as text or as JSON.
  *
- * Keys and owners come from whoever wrote them. What people see is therefore escaped, messages included; JSON escapes by itself.
+ * Keys and owners come from whoever wrote them. What people see is therefore escaped, messages included; JSON escapes
+ * by itself.
  */
 #include "cli.h"
 
@@ -310,7 +311,8 @@ int print_line(const char *text)
     int copy;
     int failed = printf("%s\n", text) < 0 || fflush(stdout);
 
-    /* Some file systems report a full disk on close only. A copy is closed: descriptor 1 must not become somebody's socket. */
+    /* Some file systems report a full disk on close only. A copy is closed: descriptor 1 must not become somebody's
+     * socket. */
     copy = dup(STDOUT_FILENO);
     if (copy < 0 || close(copy))
         failed = 1;

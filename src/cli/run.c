@@ -13,8 +13,8 @@ extern char **environ;
 
 /* ---- the program's environment ---- */
 
-static const char *const names[] = {"VERROU_KEY", "VERROU_OWNER", "VERROU_FENCE", "VERROU_LOCK", "VERROU_STORE",
-                                    "VERROU_CONFIG"};
+static const char *const names[] = {"VERROU_KEY",  "VERROU_OWNER", "VERROU_FENCE",
+                                    "VERROU_LOCK", "VERROU_STORE", "VERROU_CONFIG"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 /* A copy of our environment with the variables above set; those with the value NULL stay as they are. */
@@ -67,8 +67,8 @@ static int environment_for(verrou_lock *lock, const cli_store *s, char ***ret_en
     if (status) {
         code = fail_status(status, &err);
     } else {
-        *ret_env = environment(
-            (const char *const[]){verrou_lock_key(lock), owner, fence, json, s->env_store, s->env_config});
+        *ret_env =
+            environment((const char *const[]){verrou_lock_key(lock), owner, fence, json, s->env_store, s->env_config});
         if (!*ret_env)
             code = fail(EXIT_INTERNAL, "out of memory");
     }

@@ -1,8 +1,9 @@
 /*
- * signals.c - signals turned into a descriptor that poll(2) understands: a handler notes the number and writes a byte into a pipe.
+ * signals.c - signals turned into a descriptor that poll(2) understands: a handler notes the number and writes a byte
+ * into a pipe.
  *
- * A pipe, not signalfd(2), which only Linux has. The bytes only wake; what came is in the flags, so that a signal that comes twice before
- * it is looked at counts once, as the kernel does it.
+ * A pipe, not signalfd(2), which only Linux has. The bytes only wake; what came is in the flags, so that a signal that
+ * comes twice before it is looked at counts once, as the kernel does it.
  */
 #include "cli.h"
 

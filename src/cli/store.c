@@ -1,9 +1,9 @@
 /*
  * store.c - which store the command works on.
  *
- * The order: --store, --config, VERROU_STORE, VERROU_CONFIG, the user's and the system's verrou.conf, and at last an SQLite file of the
- * user's own. Two programs that look at different stores do not exclude each other; so whatever was asked for and cannot be found is an
- * error, never a reason to try the next.
+ * The order: --store, --config, VERROU_STORE, VERROU_CONFIG, the user's and the system's verrou.conf, and at last an
+ * SQLite file of the user's own. Two programs that look at different stores do not exclude each other; so whatever was
+ * asked for and cannot be found is an error, never a reason to try the next.
  */
 #include "cli.h"
 

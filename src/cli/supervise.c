@@ -1,12 +1,12 @@
 /*
  * supervise.c - a program that runs while a lease lasts, and no longer.
  *
- * One loop polls signals and the completion queue, and looks at the lease whenever it could have become too short: at a third of its
- * length without a renewal the program is asked to end (TERM), a margin before the end it is killed. The library renews; this file
- * only reads how much is left, which never promises more than the store does.
+ * One loop polls signals and the completion queue, and looks at the lease whenever it could have become too short: at a
+ * third of its length without a renewal the program is asked to end (TERM), a margin before the end it is killed. The
+ * library renews; this file only reads how much is left, which never promises more than the store does.
  *
- * The program runs in a process group of its own, so that all of it can be signalled and stopped. Its leader is reaped last: until then
- * the number of the group cannot be given to somebody else.
+ * The program runs in a process group of its own, so that all of it can be signalled and stopped. Its leader is reaped
+ * last: until then the number of the group cannot be given to somebody else.
  */
 #include "cli.h"
 
@@ -53,9 +53,9 @@ typedef struct supervisor {
 
     phase phase;
     int64_t kill_at_ms;
-    int64_t end_ms;  /* the lease's end when it was last seen live */
-    bool gone;       /* the library reported the loss of the lease */
-    bool loss_seen;  /* and that has been acted on */
+    int64_t end_ms; /* the lease's end when it was last seen live */
+    bool gone;      /* the library reported the loss of the lease */
+    bool loss_seen; /* and that has been acted on */
 } supervisor;
 
 static const int forwarded[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGTSTP};
@@ -92,7 +92,8 @@ static void kill_program(supervisor *s)
     s->phase = KILLED;
 }
 
-/* Ask the program to end, and kill it at kill_at_ms or earlier if that has been decided before. A stopped program cannot be asked. */
+/* Ask the program to end, and kill it at kill_at_ms or earlier if that has been decided before. A stopped program
+ * cannot be asked. */
 static void end_program(supervisor *s, int64_t kill_at_ms, const char *why)
 {
     if (s->stopped)
@@ -160,8 +161,9 @@ static int watch_lease(supervisor *s)
         return timeout_until(s->kill_at_ms - verrou_now_ms());
     if (s->phase == KILLED || left_ms == VERROU_FOREVER || !lease_is_live(s))
         return -1;
-    return timeout_until(left_ms - (s->on_lost == ON_LOST_TERM ? s->term_left_ms :
-                                    s->on_lost == ON_LOST_KILL ? s->kill_left_ms : 0));
+    return timeout_until(left_ms - (s->on_lost == ON_LOST_TERM   ? s->term_left_ms
+                                    : s->on_lost == ON_LOST_KILL ? s->kill_left_ms
+                                                                 : 0));
 }
 
 /* ---- stopping and going on ---- */
@@ -204,8 +206,9 @@ static void go_on(supervisor *s)
 }
 
 /*
- * Stop like the program, so that whoever started us sees it. What the terminal stopped stops as a whole, the rest of a pipeline
- * included, and by the same signal, which the kernel ignores where nobody could continue us: the program then goes on at once.
+ * Stop like the program, so that whoever started us sees it. What the terminal stopped stops as a whole, the rest of a
+ * pipeline included, and by the same signal, which the kernel ignores where nobody could continue us: the program then
+ * goes on at once.
  */
 static void stop_too(supervisor *s, int signo)
 {
@@ -255,7 +258,8 @@ static bool next_child(const supervisor *s, siginfo_t *ret)
 
 static void on_program_exit(supervisor *s)
 {
-    /* What is left of its group must not outlive the lease. The program is not reaped yet, so the group is still ours. */
+    /* What is left of its group must not outlive the lease. The program is not reaped yet, so the group is still ours.
+     */
     if (s->phase != RUNNING)
         kill(-s->child, SIGKILL);
     guard_tell(s->guard, 0, VERROU_FOREVER);
@@ -330,7 +334,8 @@ static int pipe_cloexec(int fds[2])
     return 0;
 }
 
-/* Start the program; 0, or the errno of what failed. It runs when this returns 0: the pipe is closed by a successful exec. */
+/* Start the program; 0, or the errno of what failed. It runs when this returns 0: the pipe is closed by a successful
+ * exec. */
 static int start(supervisor *s, char **argv, char **envp)
 {
     bool foreground = s->terminal.wanted && terminal_in_foreground(&s->terminal);
@@ -353,7 +358,7 @@ static int start(supervisor *s, char **argv, char **envp)
     }
     setpgid(s->child, s->child);
     s->terminal.given_to = foreground ? s->child : 0; /* the child takes it, before it runs the program */
-    watch_lease(s); /* tells the guard */
+    watch_lease(s);                                   /* tells the guard */
     while (write(go[1], "", 1) < 0 && errno == EINTR)
         continue;
     signals_unblock();
@@ -416,7 +421,8 @@ static int finish(supervisor *s)
     if (status == VERROU_ENOTOWNED || status == VERROU_ELOST)
         return fail(EXIT_LOST, "\"%s\" was not held until the program ended; %s", verrou_lock_key(s->lock),
                     program_end(s, end));
-    /* The program was alone all the time: its exit code is the answer. The lock is in the way of others a little longer. */
+    /* The program was alone all the time: its exit code is the answer. The lock is in the way of others a little
+     * longer. */
     if (status)
         say("warning: %s, but \"%s\" could not be released (%s): %s", program_end(s, end), verrou_lock_key(s->lock),
             lease_text(verrou_lock_remaining_ms(s->lock), left), err.message);

@@ -1,9 +1,9 @@
 /*
- * terminal.c - the terminal belongs to one process group at a time, and the program runs in a group of its own: so it is handed over to the
- * program and taken back, as a shell does with its jobs.
+ * terminal.c - the terminal belongs to one process group at a time, and the program runs in a group of its own: so it
+ * is handed over to the program and taken back, as a shell does with its jobs.
  *
- * Not if we are part of a pipeline (the standard output is a pipe): the others in it may need the terminal, a pager for one. If the
- * program turns out to want it, it is stopped by SIGTTIN or SIGTTOU, and gets it then.
+ * Not if we are part of a pipeline (the standard output is a pipe): the others in it may need the terminal, a pager for
+ * one. If the program turns out to want it, it is stopped by SIGTTIN or SIGTTOU, and gets it then.
  */
 #include "cli.h"
 
