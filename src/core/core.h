@@ -50,6 +50,8 @@ typedef struct verrou__owner_id {
 verrou_status verrou__owner_draw(verrou__owner_id *ret_id, verrou_error *err);
 /* Write the text of an owner and return its length (at most VERROU_MAX_OWNER). The host name is read once a process and cut to 64 bytes. */
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1]);
+/* What may be shown of an owner, "host:pid[:label]": the random part authorises a release. NULL for owners that are not of ours. */
+const char *verrou__owner_public(const char *owner);
 bool verrou__owner_is_ours(const char *owner, size_t len); /* has that form: drawn by this library, whose releases publish */
 
 /* ---- text.c ---- */
@@ -91,9 +93,17 @@ typedef struct verrou__config {
         char *url;
     } *stores;
 } verrou__config;
+#define VERROU__MAX_STORE_NAME 64
 /* Read the file. VERROU_ECONFIG with path and line for what cannot be read or understood. */
 verrou_status verrou__config_load(const char *path, verrou__config *ret, verrou_error *err);
+/* Read the text of a file; `path` is for the messages. */
+verrou_status verrou__config_parse(const char *path, const char *text, verrou__config *ret, verrou_error *err);
 void verrou__config_done(verrou__config *config);
+
+/* ---- factory.c ---- */
+/* Read and check the defaults of a factory, `from` NULL for none. The label still belongs to the caller. VERROU_EINVAL. */
+verrou_status verrou__factory_options_read(const verrou_factory_options *from, verrou_factory_options *ret,
+                                           verrou_error *err);
 
 /* ---- store.c ---- */
 /*

@@ -1,0 +1,126 @@
+/*
+ * owner.c - the owners that the library draws: "<32 hex digits>@host:pid[:label]". The digits make it unique and hard
+ * to guess; the rest is for people who ask who holds a lock, and for waiters: an owner of this form belongs to a
+ * process whose releases are published.
+ */
+#include "core/core.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HEX_LEN 32
+#define MAX_HOST 64
+#define MAX_PID_DIGITS 10
+
+static pthread_once_t host_once = PTHREAD_ONCE_INIT;
+static char host[MAX_HOST + 1];
+static size_t host_len;
+
+/* A host name is arbitrary bytes as far as the kernel is concerned; ':' would end it early for whoever reads the owner.
+ */
+static void read_host(void)
+{
+    char name[256] = "";
+
+    if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0')
+        memcpy(name, "localhost", sizeof("localhost"));
+    while (host_len < MAX_HOST && name[host_len] != '\0') {
+        char c = name[host_len];
+
+        host[host_len++] = c > ' ' && c <= '~' && c != ':' ? c : '-';
+    }
+}
+
+/* getpid() is a system call. The upper half holds the fork count that the lower half, the process id, was read under.
+ */
+static int32_t cached_pid(void)
+{
+    static _Atomic uint64_t cache;
+    uint64_t forks = verrou__fork_count();
+    uint64_t seen = atomic_load_explicit(&cache, memory_order_relaxed);
+
+    if (seen >> 32 != forks) {
+        seen = forks << 32 | (uint32_t)getpid();
+        atomic_store_explicit(&cache, seen, memory_order_relaxed);
+    }
+    return (int32_t)(uint32_t)seen;
+}
+
+verrou_status verrou__owner_draw(verrou__owner_id *ret_id, verrou_error *err)
+{
+    verrou__owner_id id;
+    verrou_status status = verrou__random_bytes(id.bits, sizeof(id.bits), err);
+
+    if (status != VERROU_OK)
+        return status;
+    id.pid = cached_pid();
+    *ret_id = id;
+    return VERROU_OK;
+}
+
+static char *put_decimal(char *out, uint32_t value)
+{
+    char digits[MAX_PID_DIGITS];
+    size_t n = 0;
+
+    do {
+        digits[n++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    while (n > 0)
+        *out++ = digits[--n];
+    return out;
+}
+
+size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1])
+{
+    static const char hex[16] = {'0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'};
+    char *at = out;
+
+    pthread_once(&host_once, read_host);
+    for (size_t i = 0; i < sizeof(id->bits); i++) {
+        *at++ = hex[id->bits[i] >> 4];
+        *at++ = hex[id->bits[i] & 15];
+    }
+    *at++ = '@';
+    memcpy(at, host, host_len);
+    at += host_len;
+    *at++ = ':';
+    at = put_decimal(at, (uint32_t)id->pid);
+    if (label != NULL && label[0] != '\0') {
+        size_t len = strnlen(label, VERROU__MAX_LABEL);
+
+        *at++ = ':';
+        memcpy(at, label, len);
+        at += len;
+    }
+    *at = '\0';
+    return (size_t)(at - out);
+}
+
+bool verrou__owner_is_ours(const char *owner, size_t len)
+{
+    size_t at = 0;
+    size_t start;
+
+    if (len > VERROU_MAX_OWNER || len < HEX_LEN + 4 || owner[HEX_LEN] != '@')
+        return false;
+    for (; at < HEX_LEN; at++)
+        if (!((owner[at] >= '0' && owner[at] <= '9') || (owner[at] >= 'a' && owner[at] <= 'f')))
+            return false;
+
+    start = ++at;
+    while (at < len && owner[at] > ' ' && owner[at] <= '~' && owner[at] != ':')
+        at++;
+    if (at == start || at - start > MAX_HOST || at == len || owner[at] != ':')
+        return false;
+
+    start = ++at;
+    while (at < len && owner[at] >= '0' && owner[at] <= '9')
+        at++;
+    if (at == start || at - start > MAX_PID_DIGITS)
+        return false;
+    return at == len || (owner[at] == ':' && len - at - 1 >= 1 && len - at - 1 <= VERROU__MAX_LABEL);
+}

@@ -1,0 +1,216 @@
+/*
+ * internal.h - the engine's inside, shared by its files.
+ *
+ *   engine.c   making, closing, entering and leaving an engine; lanes, batches, who runs them
+ *   call.c     the life of a call: what each answer of the store means for it
+ *   waits.c    who waits for which key, and when the first of them asks again
+ *   timers.c   a heap of timers
+ *   threads.c  the keeper and the workers
+ *   watch.c    being told of releases by other processes
+ *   queue.c    completion queues
+ *   cancel.c   cancel tokens
+ *   events.c   collecting log records under the mutex, handing them out without it
+ *
+ * Functions here expect the engine's mutex held unless they say otherwise. Order of locks: engine, then completion queue or cancel
+ * token, then lock handle.
+ */
+#ifndef VERROU_ENGINE_INTERNAL_H
+#define VERROU_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/engine.h"
+#include "util/table.h"
+
+#define MAX_BATCH 256
+#define SLOW_RECHECK_MS 5000   /* under a working push, in case a message got lost */
+#define STEP_BACK_MS 2         /* after a release, while other processes wait for the key */
+#define WATCH_LINGER_MS 1000   /* a key stays watched this long after its last waiter left */
+#define PAUSE_MIN_MS 2         /* between tries of a request that failed for a passing reason: doubles up to ... */
+#define PAUSE_MAX_MS 250
+#define RECONNECT_MAX_MS 2000
+#define PROVISIONAL_TTL_MS 30000 /* a permanent lease starts as one of this length */
+
+enum call_state {
+    CALL_NEW,
+    CALL_PARKED, /* behind another call of its series */
+    CALL_BEHIND, /* behind another acquire of its key */
+    CALL_ASLEEP, /* first in its key queue, refused; or a VERROU__WAIT call */
+    CALL_PAUSED, /* the request failed for a passing reason */
+    CALL_QUEUED, /* the request waits for a lane */
+    CALL_FLYING, /* a driver has the request */
+    CALL_BACK,   /* the answer is being looked at */
+    CALL_DONE,
+    CALL_STATES
+};
+
+/* One sleeping caller. Lives on its stack. */
+struct verrou__sleeper {
+    pthread_cond_t cond;
+    bool leads_next; /* was woken to take a lane */
+    bool may_lead;
+};
+
+/* The acquires of this process for one key. */
+struct verrou__waits {
+    struct table_node node; /* node.key is `key` */
+    verrou__call *head;
+    verrou__call *tail;
+    verrou__timer timer;     /* when the first waiter asks again, or when the struct is dropped */
+    int64_t not_before_ms;   /* stepping back */
+    bool again;              /* something happened while the first waiter's request was on its way */
+    bool refused;            /* the last answer was "held" */
+    bool failing;            /* those who waited too long are being told of a failure */
+    bool dirty;              /* in the list of keys to add to or take from the watch */
+    struct verrou__waits *dirty_next, *dirty_prev;
+    bool watched;            /* watch_add() was called */
+    bool active;             /* the watch reported that it works for this key */
+    char key[];
+};
+
+enum lane_state { LANE_CLOSED, LANE_OPENING, LANE_IDLE, LANE_BUSY };
+
+struct lane {
+    enum lane_state state;
+    void *lane;
+    int64_t retry_at_ms;
+    int64_t backoff_ms;
+};
+
+enum watch_state { WATCH_CLOSED, WATCH_WANTED, WATCH_OPENING, WATCH_OPEN };
+
+#define MAX_LANES 64
+#define MAX_EVENTS 32
+#define WAIT_HINTS 256
+
+struct event {
+    verrou_level level;
+    const char *event;
+    int64_t value;
+    char key[VERROU_MAX_KEY + 1];
+    char owner[VERROU_MAX_OWNER + 1];
+    char message[256];
+};
+
+struct verrou__engine {
+    pthread_mutex_t mutex;
+    const verrou_driver *driver;
+    const verrou_host *host;
+    void *state; /* the driver's */
+    verrou__engine_options options;
+    uint64_t seed;
+    bool is_inline;
+    bool closing;  /* new calls are refused */
+    bool stopping; /* threads end */
+
+    struct lane lanes[MAX_LANES];
+    verrou__call *queue_head, *queue_tail;
+    verrou__call *appointed; /* a sleeping caller that was woken to lead */
+    verrou__call *calls;     /* all that were given away and not freed */
+    verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
+    verrou__timer reopen;     /* when a closed lane may be tried again */
+
+    struct table waits;
+    atomic_uint hints[WAIT_HINTS]; /* how many keys with this hash are waited for: read without the mutex */
+    verrou__timer *timers;
+
+    enum watch_state watch_state;
+    void *watch;
+    int64_t watch_retry_at_ms;
+    int64_t watch_backoff_ms;
+    verrou__timer watch_timer;
+    struct verrou__waits *dirty; /* keys to add to or take from the watch */
+
+    /* threads.c */
+    pthread_t keeper;
+    bool keeper_started;
+    bool keeper_failed;
+    int64_t keeper_wakes_ms; /* when the keeper will look at the timers by itself; 0 while it is awake */
+    int wake_read, wake_write;
+    int timer_fd; /* Linux: wakes the keeper on CLOCK_BOOTTIME, so that a suspended machine catches up at once; else -1 */
+    pthread_cond_t work;
+    pthread_t workers[MAX_LANES];
+    uint32_t worker_count;
+    uint32_t workers_idle;
+    pthread_cond_t drained;
+
+    /* events.c */
+    struct event *events;
+    size_t event_first, event_count, events_dropped;
+    bool reporting;
+
+    verrou__call *finished; /* answered asynchronous calls whose queue is to be told when the mutex is free */
+    verrou__call *garbage;  /* calls to free when the mutex is free */
+};
+
+static inline int64_t engine_now(const verrou__engine *engine)
+{
+    return engine->host->now_ms();
+}
+
+/* engine.c */
+void engine_settle(verrou__engine *engine); /* before the mutex is let go: answer inline requests, see that somebody leads */
+bool engine_has_loose_ends(const verrou__engine *engine); /* work that verrou__engine_leave() does without the mutex */
+void engine_enqueue(verrou__engine *engine, verrou__call *call);
+void engine_dequeue(verrou__engine *engine, verrou__call *call);
+bool engine_lead(verrou__engine *engine, const verrou__call *leader); /* run one batch on this thread; false if there is none to run */
+bool engine_work(verrou__engine *engine);                              /* one piece of blocking work; false if there is none */
+void engine_appoint(verrou__engine *engine);
+bool engine_can_push(const verrou__engine *engine);
+
+/* call.c */
+void call_request(verrou__call *call);                     /* (re)send the request of a call */
+void call_answered(verrou__call *call);                    /* its request came back */
+void call_limit_reached(verrou__call *call);               /* its deadline or its request's limit is here */
+int64_t call_limit(const verrou__call *call);
+void call_cancel(verrou__call *call);                      /* without the mutex; holds a reference */
+void call_finish(verrou__call *call, verrou_status status); /* tell the caller */
+void call_begin(verrou__call *call);
+void call_arm(verrou__call *call);
+void call_keep_error(verrou__call *call, const verrou_error *from);
+void call_set_state(verrou__call *call, enum call_state state);
+
+/* waits.c */
+verrou_status waits_join(verrou__call *call, verrou_error *err); /* enter the queue of its key; the first one asks at once */
+void waits_leave(verrou__call *call);                            /* it was answered: the next one is first */
+void waits_refused(verrou__call *call);                          /* a waiter was told no: sleep */
+bool waits_know_holder(const verrou__call *call);                /* somebody is known to hold the key */
+void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
+void waits_wake_all(verrou__engine *engine);
+void waits_watch_lost(verrou__engine *engine);
+bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add); /* next key to add or remove */
+void waits_watch_opened(verrou__engine *engine);
+void waits_watch_active(verrou__engine *engine, const char *key, size_t len);
+void waits_watch_free(verrou__engine *engine, const char *key, size_t len);
+void waits_drop_all(verrou__engine *engine);
+
+/* timers.c */
+verrou__timer *timers_due(verrou__engine *engine, int64_t now_ms); /* take out the earliest if it is due */
+
+/* threads.c */
+verrou_status threads_need_keeper(verrou__engine *engine); /* VERROU_ENOMEM if it cannot be started */
+void threads_wake_keeper(verrou__engine *engine);
+bool threads_wake_worker(verrou__engine *engine); /* false if there is none and none can be started */
+void threads_stop(verrou__engine *engine);        /* without the mutex */
+
+/* watch.c */
+bool watch_step(verrou__engine *engine);          /* keeper: what can be done without blocking; false if nothing was */
+void watch_read(verrou__engine *engine);          /* keeper: the descriptor is readable */
+bool watch_open(verrou__engine *engine);          /* worker: open it if it is wanted; false if not */
+void watch_close(verrou__engine *engine, const verrou_error *why);
+void watch_init(verrou__engine *engine);
+
+/* queue.c */
+void queue_ref(verrou_queue *queue);
+void queue_unref(verrou_queue *queue);
+void queue_push(verrou_queue *queue, verrou__call *call);
+
+/* cancel.c */
+bool cancel_attach(verrou_cancel *cancel, verrou__call *call); /* false if it was fired already */
+void cancel_detach(verrou__call *call);
+
+/* events.c */
+void events_flush(verrou__engine *engine); /* may give up the mutex for the time of the hook */
+
+#endif

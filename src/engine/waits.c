@@ -1,0 +1,437 @@
+/*
+ * waits.c - who in this process waits for which key. First come, first served; only the first waiter of a key asks the store, and this file
+ * decides when it asks again.
+ *
+ * A key queue exists while there are waiters, and for a while after that if this process steps back from the key, or to keep a watch
+ * from being taken away and added again with every wait.
+ */
+#include "engine/internal.h"
+
+uint32_t verrou__engine_hash(const verrou__engine *engine, const char *key, size_t len)
+{
+    return table_hash(key, len, engine->seed);
+}
+
+bool verrou__engine_may_wait(verrou__engine *engine, uint32_t hash)
+{
+    return atomic_load(&engine->hints[hash % WAIT_HINTS]) > 0;
+}
+
+static struct verrou__waits *waits_find(verrou__engine *engine, const char *key, size_t len)
+{
+    return (struct verrou__waits *)table_find(&engine->waits, key, len, verrou__engine_hash(engine, key, len));
+}
+
+static void waits_fired(verrou__engine *engine, verrou__timer *timer);
+
+static struct verrou__waits *waits_get(verrou__engine *engine, const char *key, size_t len)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+
+    if (waits)
+        return waits;
+    waits = verrou__calloc(sizeof(*waits) + len + 1);
+    if (!waits)
+        return NULL;
+    memcpy(waits->key, key, len);
+    waits->node.key = waits->key;
+    waits->node.key_len = (uint32_t)len;
+    waits->node.hash = verrou__engine_hash(engine, key, len);
+    waits->timer.fire = waits_fired;
+    table_add(&engine->waits, &waits->node, verrou__malloc, verrou__free);
+    atomic_fetch_add(&engine->hints[waits->node.hash % WAIT_HINTS], 1);
+    return waits;
+}
+
+/* Have the keeper add the key to the watch, or take it off. */
+static void waits_mark_dirty(verrou__engine *engine, struct verrou__waits *waits)
+{
+    if (waits->dirty)
+        return;
+    waits->dirty = true;
+    waits->dirty_prev = NULL;
+    waits->dirty_next = engine->dirty;
+    if (engine->dirty)
+        engine->dirty->dirty_prev = waits;
+    engine->dirty = waits;
+    threads_wake_keeper(engine);
+}
+
+static void waits_clear_dirty(verrou__engine *engine, struct verrou__waits *waits)
+{
+    if (!waits->dirty)
+        return;
+    waits->dirty = false;
+    if (waits->dirty_prev)
+        waits->dirty_prev->dirty_next = waits->dirty_next;
+    else
+        engine->dirty = waits->dirty_next;
+    if (waits->dirty_next)
+        waits->dirty_next->dirty_prev = waits->dirty_prev;
+}
+
+static void waits_drop(verrou__engine *engine, struct verrou__waits *waits)
+{
+    waits_clear_dirty(engine, waits);
+    verrou__timer_clear(engine, &waits->timer);
+    table_remove(&engine->waits, &waits->node);
+    atomic_fetch_sub(&engine->hints[waits->node.hash % WAIT_HINTS], 1);
+    verrou__free(waits);
+}
+
+/* Nobody waits any more: keep the struct only while it is of use. */
+static void waits_idle(verrou__engine *engine, struct verrou__waits *waits)
+{
+    int64_t now_ms = engine_now(engine);
+    int64_t until_ms = waits->not_before_ms;
+
+    if (waits->watched && !engine->closing && until_ms < now_ms + WATCH_LINGER_MS)
+        until_ms = now_ms + WATCH_LINGER_MS;
+    if (until_ms > now_ms)
+        verrou__timer_set(engine, &waits->timer, until_ms);
+    else
+        waits_drop(engine, waits);
+}
+
+/* ---- asking again ---- */
+
+static void waits_ask(verrou__engine *engine, struct verrou__waits *waits)
+{
+    verrou__call *head = waits->head;
+
+    if (!head || head->state != CALL_ASLEEP)
+        return;
+    if (waits->not_before_ms > engine_now(engine)) {
+        verrou__timer_set(engine, &waits->timer, waits->not_before_ms);
+        return;
+    }
+    verrou__timer_clear(engine, &waits->timer);
+    waits->again = false;
+    call_request(head);
+}
+
+static void waits_fired(verrou__engine *engine, verrou__timer *timer)
+{
+    struct verrou__waits *waits = (struct verrou__waits *)((char *)timer - offsetof(struct verrou__waits, timer));
+
+    if (waits->head) {
+        waits_ask(engine, waits);
+    } else if (waits->watched) {
+        waits_mark_dirty(engine, waits); /* the keeper takes it off the watch, and drops it */
+    } else {
+        waits_drop(engine, waits);
+    }
+}
+
+/* When to ask again if nothing is heard before: see docs/internals/engine.md. */
+static int64_t waits_next_ms(verrou__engine *engine, const struct verrou__waits *waits, const verrou__call *call)
+{
+    int64_t now_ms = engine_now(engine);
+    int64_t next_ms = VERROU_FOREVER;
+
+    if (!engine->is_inline) {
+        bool ours = call->holder && verrou__owner_is_ours(call->holder, strlen(call->holder));
+        int64_t delay_ms = call->delay_ms;
+
+        if (waits->active && ours)
+            next_ms = now_ms + SLOW_RECHECK_MS;
+        else
+            next_ms = now_ms + delay_ms - (int64_t)(engine->host->random() % (uint64_t)(delay_ms / 2 + 1));
+    }
+    if (call->holder_expires_ms >= 0 && call->holder_expires_ms < next_ms)
+        next_ms = call->holder_expires_ms;
+    if (next_ms <= now_ms)
+        next_ms = now_ms + 1;
+    if (next_ms < waits->not_before_ms)
+        next_ms = waits->not_before_ms;
+    return next_ms;
+}
+
+static void waits_sleep(verrou__engine *engine, struct verrou__waits *waits)
+{
+    verrou__call *head = waits->head;
+
+    call_set_state(head, CALL_ASLEEP);
+    call_arm(head);
+    if (waits->again) {
+        waits_ask(engine, waits);
+        return;
+    }
+    verrou__timer_set(engine, &waits->timer, waits_next_ms(engine, waits, head));
+    if (!waits->watched && engine_can_push(engine))
+        waits_mark_dirty(engine, waits);
+}
+
+void waits_refused(verrou__call *call)
+{
+    verrou__engine *engine = call->engine;
+    struct verrou__waits *waits = call->waits;
+
+    waits->refused = true;
+    if (call->last_try || engine_now(engine) >= call->attempts_end_ms || engine_now(engine) >= call->deadline_ms)
+        call_finish(call, VERROU_ENOTACQUIRED);
+    else if (threads_need_keeper(engine) != VERROU_OK)
+        call_finish(call, VERROU_ENOMEM);
+    else
+        waits_sleep(engine, waits);
+}
+
+bool waits_know_holder(const verrou__call *call)
+{
+    return call->waits && call->waits->refused;
+}
+
+/* ---- entering and leaving ---- */
+
+verrou_status waits_join(verrou__call *call, verrou_error *err)
+{
+    verrou__engine *engine = call->engine;
+    struct verrou__waits *waits = waits_get(engine, call->op.key, call->op.key_len);
+
+    if (!waits)
+        return verrou__nomem(err);
+    call->waits = waits;
+    call->joined_ms = engine_now(engine);
+    call->wait_next = NULL;
+    call->wait_prev = waits->tail;
+    if (waits->tail)
+        waits->tail->wait_next = call;
+    else
+        waits->head = call;
+    waits->tail = call;
+    if (waits->head != call) {
+        call_set_state(call, CALL_BEHIND);
+        call_arm(call);
+        return VERROU_OK;
+    }
+    if (waits->not_before_ms > engine_now(engine)) {
+        if (threads_need_keeper(engine) != VERROU_OK)
+            return verrou__nomem(err);
+        call_set_state(call, CALL_ASLEEP);
+        call_arm(call);
+        verrou__timer_set(engine, &waits->timer, waits->not_before_ms);
+        return VERROU_OK;
+    }
+    verrou__timer_clear(engine, &waits->timer);
+    call_request(call);
+    return VERROU_OK;
+}
+
+static void waits_unlink(struct verrou__waits *waits, verrou__call *call)
+{
+    if (call->wait_prev)
+        call->wait_prev->wait_next = call->wait_next;
+    else
+        waits->head = call->wait_next;
+    if (call->wait_next)
+        call->wait_next->wait_prev = call->wait_prev;
+    else
+        waits->tail = call->wait_prev;
+    call->waits = NULL;
+}
+
+static void waits_tell(verrou__call *call, const char *holder, int64_t expires_ms, uint64_t fence)
+{
+    verrou__free(call->holder);
+    call->holder = holder ? verrou__strdup(holder) : NULL;
+    call->holder_expires_ms = expires_ms;
+    call->fence = fence;
+}
+
+/* The next waiter need not ask: the one before it has just got the lock, or was just told who has it. */
+static void waits_tell_next(verrou__call *next, const verrou__call *before)
+{
+    if (before->status == VERROU_OK)
+        waits_tell(next, before->op.owner, before->expires_ms, before->fence);
+    else
+        waits_tell(next, before->holder, before->holder_expires_ms, before->fence);
+}
+
+/* The store did not answer the first one within its time: whoever waits as long already need not try as long again. */
+static void waits_fail_others(verrou__engine *engine, struct verrou__waits *waits, const verrou__call *failed)
+{
+    int64_t since_ms = engine_now(engine) - engine->options.limit_ms;
+
+    if (waits->failing)
+        return;
+    waits->failing = true;
+    while (waits->head && waits->head->joined_ms <= since_ms) {
+        verrou__call *next = waits->head;
+
+        call_keep_error(next, failed->error);
+        call_finish(next, VERROU_ESTORAGE);
+    }
+    waits->failing = false;
+}
+
+void waits_leave(verrou__call *call)
+{
+    verrou__engine *engine = call->engine;
+    struct verrou__waits *waits = call->waits;
+    verrou__call *next;
+    bool was_first;
+    bool asking;
+
+    if (!waits)
+        return;
+    was_first = waits->head == call;
+    asking = call->state != CALL_ASLEEP;
+    waits_unlink(waits, call);
+    if (call->status == VERROU_OK) {
+        waits->refused = true;
+        waits->again = false;
+    } else if (call->status == VERROU_ENOTACQUIRED && !call->holder && waits->head && waits->head->holder) {
+        /* Never asked: what the first one was told is what it would have been told. */
+        waits_tell(call, waits->head->holder, waits->head->holder_expires_ms, waits->head->fence);
+    }
+    if (waits->failing)
+        return;
+    if (was_first && (call->status == VERROU_ESTORAGE || call->status == VERROU_EUNKNOWN)) {
+        waits->refused = false;
+        waits_fail_others(engine, waits, call);
+    }
+    next = waits->head;
+    if (!next) {
+        waits_idle(engine, waits);
+        return;
+    }
+    if (next->state != CALL_BEHIND)
+        return;
+    if (call->status == VERROU_OK || (call->status == VERROU_ENOTACQUIRED && call->state == CALL_BACK)) {
+        waits_tell_next(next, call);
+        if (threads_need_keeper(engine) != VERROU_OK)
+            call_finish(next, VERROU_ENOMEM);
+        else
+            waits_sleep(engine, waits);
+    } else if (was_first && asking) {
+        call_set_state(next, CALL_ASLEEP);
+        waits_ask(engine, waits);
+        call_arm(next);
+    } else {
+        /* The timer goes on: it was set for the same holder. */
+        call_set_state(next, CALL_ASLEEP);
+        call_arm(next);
+    }
+}
+
+/* ---- news ---- */
+
+void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
+{
+    struct verrou__waits *waits;
+
+    if (others > 0) {
+        waits = waits_get(engine, key, len);
+        if (waits) {
+            waits->not_before_ms = engine_now(engine) + STEP_BACK_MS;
+            if (!waits->head)
+                waits_idle(engine, waits);
+        }
+    } else {
+        waits = waits_find(engine, key, len);
+    }
+    if (!waits || !waits->head)
+        return;
+    if (waits->head->state == CALL_ASLEEP)
+        waits_ask(engine, waits);
+    else
+        waits->again = true;
+}
+
+void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len)
+{
+    verrou__engine_enter(engine);
+    waits_key_free(engine, key, len, 0);
+    verrou__engine_leave(engine);
+}
+
+static void waits_wake(verrou__engine *engine, struct verrou__waits *waits)
+{
+    if (!waits->head)
+        return;
+    if (waits->head->state == CALL_ASLEEP)
+        waits_ask(engine, waits);
+    else
+        waits->again = true;
+}
+
+void waits_wake_all(verrou__engine *engine)
+{
+    TABLE_EACH(&engine->waits, bucket, node, following)
+    waits_wake(engine, (struct verrou__waits *)node);
+}
+
+void waits_drop_all(verrou__engine *engine)
+{
+    TABLE_EACH(&engine->waits, bucket, node, following)
+    waits_drop(engine, (struct verrou__waits *)node);
+}
+
+/* ---- the watch ---- */
+
+/* A new watch knows no keys. */
+void waits_watch_opened(verrou__engine *engine)
+{
+    TABLE_EACH(&engine->waits, bucket, node, following)
+    {
+        struct verrou__waits *waits = (struct verrou__waits *)node;
+
+        if (waits->head)
+            waits_mark_dirty(engine, waits);
+    }
+}
+
+void waits_watch_lost(verrou__engine *engine)
+{
+    TABLE_EACH(&engine->waits, bucket, node, following)
+    {
+        struct verrou__waits *waits = (struct verrou__waits *)node;
+
+        waits->watched = waits->active = false;
+        if (waits->head && waits->head->state == CALL_ASLEEP)
+            verrou__timer_set(engine, &waits->timer, waits_next_ms(engine, waits, waits->head));
+        else if (!waits->head)
+            waits_idle(engine, waits);
+    }
+}
+
+bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add)
+{
+    struct verrou__waits *waits;
+
+    while ((waits = engine->dirty)) {
+        bool add = waits->head && !waits->watched;
+        bool remove = !waits->head && waits->watched;
+
+        waits_clear_dirty(engine, waits);
+        if (!add && !remove)
+            continue;
+        memcpy(key, waits->key, waits->node.key_len + 1);
+        *ret_len = waits->node.key_len;
+        *ret_add = add;
+        if (add)
+            waits->watched = true;
+        else
+            waits_drop(engine, waits);
+        return true;
+    }
+    return false;
+}
+
+void waits_watch_active(verrou__engine *engine, const char *key, size_t len)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+
+    if (!waits || !waits->watched)
+        return;
+    waits->active = true;
+    waits_wake(engine, waits);
+}
+
+void waits_watch_free(verrou__engine *engine, const char *key, size_t len)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+
+    if (waits)
+        waits_wake(engine, waits);
+}
