@@ -97,7 +97,8 @@ static void give_back(verrou_lock *lock)
         say("warning: the lock could not be given back: %s", err.message);
 }
 
-int acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_signal)
+bool acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_code,
+                           int *ret_signal)
 {
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     waiting w = {false, VERROU_OK, VERROU_INFO_INIT, VERROU_ERROR_INIT};
@@ -115,7 +116,8 @@ int acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_qu
         status = verrou_lock_acquire_async(lock, &options, queue, on_answer, &w, &w.err);
     if (status) {
         verrou_cancel_free(options.cancel);
-        return fail_status(status, &w.err);
+        *ret_code = fail_status(status, &w.err);
+        return false;
     }
     *ret_signal = wait_answer(queue, &w, options.cancel);
     verrou_cancel_free(options.cancel);
@@ -124,7 +126,9 @@ int acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_qu
         if (!w.status)
             give_back(lock);
         say("interrupted: \"%s\" is not acquired", verrou_lock_key(lock));
-        return EXIT_SIGNAL + *ret_signal;
+        *ret_code = EXIT_SIGNAL + *ret_signal;
+        return false;
     }
-    return w.status ? failed(given, lock, &w) : EXIT_OK;
+    *ret_code = w.status ? failed(given, lock, &w) : EXIT_OK;
+    return !w.status;
 }

@@ -192,11 +192,12 @@ _Noreturn void signals_die(int signo);
 /* ---- acquire.c: waiting for a lock ---- */
 
 /*
- * Acquire on `queue`, until the limits of the command line or until HUP, INT, QUIT or TERM. *ret_signal: the signal
- * that ended it, or 0; the lock is not held then. An exit code; with VERROU_EUNKNOWN the serialised lock goes to
- * stderr.
+ * Acquire on `queue`, until the limits of the command line or until HUP, INT, QUIT or TERM. Whether the lock is held;
+ * if not, *ret_code is the exit code, which may be 0 by the caller's wish, and *ret_signal the signal that ended the
+ * wait, or 0. After VERROU_EUNKNOWN the serialised lock is on stderr.
  */
-int acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_signal);
+bool acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_code,
+                           int *ret_signal);
 
 /* HUP, INT, QUIT or TERM, if one has come since acquire_interruptibly() was called; else 0. */
 int acquire_signal(void);

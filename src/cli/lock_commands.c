@@ -72,8 +72,7 @@ int command_acquire(const cli_options *given)
         code = fail_status(status, &err);
         goto done;
     }
-    code = acquire_interruptibly(given, lock, queue, &signo);
-    if (!code)
+    if (acquire_interruptibly(given, lock, queue, &code, &signo))
         code = hand_over(lock, &signo);
 done:
     verrou_lock_free(lock);

@@ -112,8 +112,9 @@ static int run(const cli_options *given, const cli_guard *guard, int *ret_signal
     status = verrou_queue_new(&queue, &err);
     if (!status)
         status = verrou_lock_new(s.store, given->args[0], &lock_options, &lock, &err);
-    code = status ? fail_status(status, &err) : acquire_interruptibly(given, lock, queue, ret_signal);
-    if (!code)
+    if (status)
+        code = fail_status(status, &err);
+    else if (acquire_interruptibly(given, lock, queue, &code, ret_signal))
         code = acquired(given, &s, lock, queue, guard);
 done:
     verrou_lock_free(lock);

@@ -53,9 +53,10 @@ typedef struct supervisor {
 
     phase phase;
     int64_t kill_at_ms;
-    int64_t end_ms; /* the lease's end when it was last seen live */
-    bool gone;      /* the library reported the loss of the lease */
-    bool loss_seen; /* and that has been acted on */
+    int64_t end_ms;   /* the lease's end when it was last seen live */
+    int64_t guard_ms; /* when the guard acts unless it hears from us */
+    bool gone;        /* the library reported the loss of the lease */
+    bool loss_seen;   /* and that has been acted on */
 } supervisor;
 
 static const int forwarded[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGTSTP};
@@ -86,6 +87,12 @@ static void on_lease_end(void *user, const verrou_result *result)
         s->gone = true;
 }
 
+static void tell_guard(supervisor *s, int64_t kill_at_ms)
+{
+    s->guard_ms = kill_at_ms;
+    guard_tell(s->guard, s->child, kill_at_ms);
+}
+
 static void kill_program(supervisor *s)
 {
     signal_program(s, SIGKILL);
@@ -106,7 +113,7 @@ static void end_program(supervisor *s, int64_t kill_at_ms, const char *why)
             signal_program(s, SIGTERM);
     }
     s->kill_at_ms = smaller(s->kill_at_ms, kill_at_ms);
-    guard_tell(s->guard, s->child, s->kill_at_ms + s->kill_left_ms / 2);
+    tell_guard(s, s->kill_at_ms + s->kill_left_ms / 2);
 }
 
 /* The lock may be somebody else's by now. Some grace, but none beyond the time that the lease would have lasted. */
@@ -151,7 +158,7 @@ static int watch_lease(supervisor *s)
     } else if (left_ms != VERROU_FOREVER) {
         s->end_ms = verrou_now_ms() + left_ms;
         if (s->phase == RUNNING && s->on_lost != ON_LOST_WARN)
-            guard_tell(s->guard, s->child, s->end_ms - s->kill_left_ms / 2);
+            tell_guard(s, s->end_ms - s->kill_left_ms / 2);
         end_in_time(s, left_ms);
     }
     if (s->phase == ENDING && s->kill_at_ms <= verrou_now_ms())
@@ -256,7 +263,8 @@ static bool next_child(const supervisor *s, siginfo_t *ret)
            ret->si_pid;
 }
 
-static void on_program_exit(supervisor *s)
+/* signo: what ended it, or 0. */
+static void on_program_exit(supervisor *s, int signo)
 {
     /* What is left of its group must not outlive the lease. The program is not reaped yet, so the group is still ours.
      */
@@ -264,6 +272,9 @@ static void on_program_exit(supervisor *s)
         kill(-s->child, SIGKILL);
     guard_tell(s->guard, 0, VERROU_FOREVER);
     s->exited = true;
+    /* The guard did what we, standing still, could not. */
+    if (signo == SIGKILL && s->phase == RUNNING && s->guard_ms <= verrou_now_ms())
+        s->phase = KILLED;
 }
 
 static void look_at_children(supervisor *s)
@@ -274,7 +285,7 @@ static void look_at_children(supervisor *s)
         bool ours = info.si_pid == s->child;
         int status = 0;
         if (ours && (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED))
-            on_program_exit(s);
+            on_program_exit(s, info.si_code == CLD_EXITED ? 0 : info.si_status);
         if (waitpid(info.si_pid, &status, WNOHANG | WUNTRACED | WCONTINUED) <= 0 || !ours)
             continue;
         if (WIFSTOPPED(status))
@@ -450,7 +461,7 @@ static void prepare(supervisor *s, const cli_options *given)
     int64_t ttl_ms = verrou_lock_ttl_ms(s->lock);
 
     s->on_lost = given->on_lost;
-    s->end_ms = VERROU_FOREVER;
+    s->end_ms = s->guard_ms = VERROU_FOREVER;
     s->term_left_ms = smaller(ttl_ms / 3, TERM_LEFT_MAX);
     s->kill_left_ms = smaller(ttl_ms / 10, KILL_LEFT_MAX);
     s->gone_grace_ms = smaller(ttl_ms / 3, GONE_GRACE_MAX);

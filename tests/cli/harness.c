@@ -103,6 +103,8 @@ static void child_main(const redirect *how, const int theirs[3], const char *con
         dup2(fd, i);
         fcntl(i, F_SETFD, 0);
     }
+    for (int i = 3; i < 1024; ++i)
+        close(i);
     for (int i = 0; i < 3; ++i)
         if (how && how->closed[i])
             close(i);
