@@ -15,8 +15,13 @@
 #include <sys/random.h>
 #endif
 
+#ifdef __linux__
+#include <sys/random.h>
+#define KERNEL_MAX 2048 /* getrandom() goes on, but more than 256 bytes may come in pieces */
+#else
 #define KERNEL_MAX 256 /* what getentropy() gives at once, at most */
-#define BLOCK (4 * KERNEL_MAX)
+#endif
+#define BLOCK 2048
 
 static _Thread_local struct {
     uint32_t fork_count;
@@ -29,8 +34,18 @@ static bool from_kernel(uint8_t *out, size_t size)
     while (size > 0) {
         size_t part = size < KERNEL_MAX ? size : KERNEL_MAX;
 
+#ifdef __linux__
+        ssize_t got = getrandom(out, part, 0);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        part = (size_t)got;
+#else
         if (getentropy(out, part) != 0)
             return false;
+#endif
         out += part;
         size -= part;
     }
