@@ -5,6 +5,7 @@
 #ifndef VERROU_CORE_H
 #define VERROU_CORE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <verrou/store.h>
 
@@ -36,6 +37,12 @@ void verrou__set_test_clock(int64_t (*now_ms)(void)); /* tests only: replaces ve
 
 /* ---- fork.c: counts the forks that led to this process; handles remember the value they were made under. ---- */
 uint32_t verrou__fork_count(void);
+/*
+ * Once per process run `mend`, which makes anew what must not be used after a fork (mutexes, threads, connections). `owner` is zeroed with
+ * verrou__fork_owner() when the object is made. Costs one atomic load when there is nothing to do.
+ */
+void verrou__fork_owner(_Atomic uint64_t *owner);
+void verrou__fork_settle(_Atomic uint64_t *owner, void (*mend)(void *object), void *object);
 
 /* ---- random.c: drawn from the kernel in blocks, never twice the same after fork. ---- */
 verrou_status verrou__random_bytes(void *out, size_t size, verrou_error *err); /* VERROU_ENOMEM if the kernel gives none */

@@ -9,8 +9,6 @@
 #include "core/core.h"
 
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,32 +62,20 @@ static verrou_status fail_unknown(const verrou_manager *manager, const char *wha
     return verrou__fail(err, VERROU_ECONFIG, "%s: there is no store \"%.64s\"; there are: %s", what, name, names);
 }
 
-/*
- * After a fork make the mutex and the condition anew and forget about openers that stayed behind in the parent. `owner`
- * is twice the fork count of the process that they belong to, plus one while a thread of that process is at this work;
- * what another process left half done is told apart by its count.
- */
+/* After a fork: a new mutex and condition, and no openers, since they stayed behind in the parent. */
+static void mend_after_fork(void *object)
+{
+    verrou_manager *manager = object;
+
+    pthread_mutex_init(&manager->mutex, NULL);
+    pthread_cond_init(&manager->opened, NULL);
+    for (size_t i = 0; i < manager->count; i++)
+        manager->entries[i].opening = false;
+}
+
 static void settle_fork(verrou_manager *manager)
 {
-    uint64_t ready = (uint64_t)verrou__fork_count() * 2;
-    uint64_t seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
-
-    while (seen != ready) {
-        if (seen == ready + 1) {
-            sched_yield();
-            seen = atomic_load_explicit(&manager->owner, memory_order_acquire);
-            continue;
-        }
-        if (!atomic_compare_exchange_weak_explicit(&manager->owner, &seen, ready + 1, memory_order_acquire,
-                                                   memory_order_acquire))
-            continue;
-        pthread_mutex_init(&manager->mutex, NULL);
-        pthread_cond_init(&manager->opened, NULL);
-        for (size_t i = 0; i < manager->count; i++)
-            manager->entries[i].opening = false;
-        atomic_store_explicit(&manager->owner, ready, memory_order_release);
-        return;
-    }
+    verrou__fork_settle(&manager->owner, mend_after_fork, manager);
 }
 
 /* ---- making ---- */
@@ -159,7 +145,7 @@ static verrou_manager *allocate(size_t count)
         goto no_mutex;
     if (pthread_cond_init(&manager->opened, NULL) != 0)
         goto no_condition;
-    atomic_init(&manager->owner, (uint64_t)verrou__fork_count() * 2);
+    verrou__fork_owner(&manager->owner);
     return manager;
 
 no_condition:

@@ -709,6 +709,8 @@ void call_limit_reached(verrou__call *call)
         }
         break;
     case CALL_FLYING:
+        if (!call->first_sent_ms)
+            call->first_sent_ms = call->op.sent_ms;
         if (call_changes_something(call))
             call_fail(call, VERROU_EUNKNOWN, "no answer from the store within %lld ms",
                       (long long)(engine_now(engine) - call->start_ms));
@@ -741,6 +743,8 @@ static void call_go(verrou__call *call)
     if (call->kind == VERROU__WAIT) {
         call_set_state(call, CALL_ASLEEP);
         call_arm(call);
+        if (call->started)
+            call->started(call);
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
         call_request(call);
     } else if (waits_join(call, &error) != VERROU_OK) {
@@ -891,14 +895,15 @@ void verrou__call_error(const verrou__call *call, verrou_error *ret_err)
     if (call->error) {
         memcpy(ret_err->store_code, call->error->store_code, sizeof(ret_err->store_code));
         ret_err->retriable = call->error->retriable;
-        snprintf(ret_err->message, sizeof(ret_err->message), "%s%s", call->error->message,
-                 call->status == VERROU_EUNKNOWN ? " (the outcome is unknown)" : "");
+        memcpy(ret_err->message, call->error->message, sizeof(ret_err->message));
     } else if (call->status == VERROU_ENOTACQUIRED) {
         holder_text(call, holder, sizeof(holder));
         snprintf(ret_err->message, sizeof(ret_err->message), "%s", holder);
     } else {
         snprintf(ret_err->message, sizeof(ret_err->message), "%s", verrou_status_text(call->status));
     }
+    if (call->error && call->status == VERROU_EUNKNOWN)
+        verrou__error_prefix(ret_err, "the outcome is unknown");
     if (call->kind <= VERROU__INSPECT)
         verrou__error_prefix(ret_err, "%s \"%s\"", call_verb(call), key);
     else

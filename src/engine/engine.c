@@ -45,7 +45,8 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine->host = options->host;
     engine->is_inline = (options->driver->flags & VERROU_DRIVER_INLINE) != 0;
     engine->seed = options->host->random();
-    engine->wake_read = engine->wake_write = engine->timer_fd = -1;
+    engine->bell = (struct bell)BELL_CLOSED;
+    engine->timer_fd = -1;
     engine->reopen.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
     engine_init_cond(&engine->work);
@@ -566,7 +567,6 @@ bool verrou__engine_is_inline(const verrou__engine *engine)
 
 void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op)
 {
-    op->sent_ms = engine_now(engine);
     engine->driver->execute(engine->state, NULL, &op, 1, VERROU_FOREVER, NULL);
 }
 

@@ -90,10 +90,12 @@ struct verrou__call {
     verrou_cancel *cancel;
     verrou__series *series;       /* NULL if the call may overlap with others */
     struct verrou_sink *sink;     /* list, check, schema */
+    verrou__call_hook started;    /* VERROU__WAIT: called when it begins to wait; may answer it */
     verrou__call_hook hook;
     verrou__call_hook done_with;  /* called once when the call is freed, without the mutex: drop what `subject` holds */
     void *subject;                /* the lock */
     verrou__owner_id owner_id;    /* acquire: what the owner was made of */
+    uint32_t lease;               /* release, extend: which of the handle's leases */
 
     /* The outcome. It stays as it is when a release in the background uses `op` after the answer. */
     verrou_status status;
@@ -168,10 +170,9 @@ bool verrou__engine_logs(const verrou__engine *engine, verrou_level level);
 
 /* ---- inline drivers ---- */
 bool verrou__engine_is_inline(const verrou__engine *engine);
-/* False if nobody in this process waits for a key with this hash: then nobody has to be woken, or waited behind. Any thread. */
-bool verrou__engine_may_wait(verrou__engine *engine, uint32_t hash);
-uint32_t verrou__engine_hash(const verrou__engine *engine, const char *key, size_t len);
-void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op);
+/* False if nobody in this process waits for this key: then nobody has to be woken, or waited behind. Any thread. */
+bool verrou__engine_may_wait(verrou__engine *engine, const char *key, size_t len);
+void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op); /* op->sent_ms is set */
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len); /* wake the first waiter */
 
 /* ---- others ---- */

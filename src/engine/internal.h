@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #include "engine/engine.h"
+#include "util/bell.h"
 #include "util/table.h"
 
 #define MAX_BATCH 256
@@ -112,7 +113,8 @@ struct verrou__engine {
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
     struct table waits;
-    atomic_uint hints[WAIT_HINTS]; /* how many keys with this hash are waited for: read without the mutex */
+    atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
+    atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
     verrou__timer *timers;
 
     enum watch_state watch_state;
@@ -127,7 +129,7 @@ struct verrou__engine {
     bool keeper_started;
     bool keeper_failed;
     int64_t keeper_wakes_ms; /* when the keeper will look at the timers by itself; 0 while it is awake */
-    int wake_read, wake_write;
+    struct bell bell; /* wakes the keeper */
     int timer_fd; /* Linux: wakes the keeper on CLOCK_BOOTTIME, so that a suspended machine catches up at once; else -1 */
     pthread_cond_t work;
     pthread_t workers[MAX_LANES];

@@ -1,58 +1,35 @@
 /*
  * queue.c - completion queues: answered asynchronous calls, and a descriptor that is readable while there are any.
  *
- * The descriptor is a pipe that holds one byte while the list is not empty: written when the first call arrives, read when the last
- * one is taken.
+ * The bell rings from the first call that arrives to the last one that is taken.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "core/sink.h"
 #include "engine/internal.h"
+#include "util/bell.h"
 
 struct verrou_queue {
     pthread_mutex_t mutex;
     verrou__call *head;
     verrou__call *tail;
-    int pipe_read;
-    int pipe_write;
+    struct bell bell;
     uint32_t refs; /* the owner's, and one of each call that will report here */
     bool freed;    /* the owner is gone: calls end without being reported */
 };
 
-static int queue_pipe(int ends[2])
-{
-    if (pipe(ends) < 0)
-        return -1;
-    for (int i = 0; i < 2; i++) {
-        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-        fcntl(ends[i], F_SETFL, O_NONBLOCK);
-    }
-    return 0;
-}
-
 verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
 {
     verrou_queue *queue;
-    int ends[2];
 
     if (!ret_queue)
         return verrou__fail(err, VERROU_EINVAL, "ret_queue is NULL");
     queue = verrou__calloc(sizeof(*queue));
     if (!queue)
         return verrou__nomem(err);
-#ifdef __linux__
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
-#else
-    if (queue_pipe(ends) < 0) {
-#endif
+    if (bell_open(&queue->bell) < 0) {
         verrou__free(queue);
         return verrou__fail(err, VERROU_ENOMEM, "no descriptor for a completion queue");
     }
     pthread_mutex_init(&queue->mutex, NULL);
-    queue->pipe_read = ends[0];
-    queue->pipe_write = ends[1];
     queue->refs = 1;
     *ret_queue = queue;
     return VERROU_OK;
@@ -74,29 +51,14 @@ void queue_unref(verrou_queue *queue)
     pthread_mutex_unlock(&queue->mutex);
     if (!last)
         return;
-    close(queue->pipe_read);
-    close(queue->pipe_write);
+    bell_close(&queue->bell);
     pthread_mutex_destroy(&queue->mutex);
     verrou__free(queue);
 }
 
 int verrou_queue_fd(const verrou_queue *queue)
 {
-    return queue ? queue->pipe_read : -1;
-}
-
-static void pipe_fill(verrou_queue *queue)
-{
-    while (write(queue->pipe_write, "", 1) < 0 && errno == EINTR)
-        ;
-}
-
-static void pipe_drain(verrou_queue *queue)
-{
-    char byte;
-
-    while (read(queue->pipe_read, &byte, 1) < 0 && errno == EINTR)
-        ;
+    return queue ? queue->bell.read_end : -1;
 }
 
 static verrou__call *queue_pop(verrou_queue *queue)
@@ -109,7 +71,7 @@ static verrou__call *queue_pop(verrou_queue *queue)
         queue->head = call->done_next;
         if (!queue->head) {
             queue->tail = NULL;
-            pipe_drain(queue);
+            bell_hush(&queue->bell);
         }
     }
     pthread_mutex_unlock(&queue->mutex);
@@ -136,7 +98,7 @@ void queue_push(verrou_queue *queue, verrou__call *call)
         else
             queue->head = call;
         if (!queue->tail)
-            pipe_fill(queue);
+            bell_ring(&queue->bell);
         queue->tail = call;
     }
     pthread_mutex_unlock(&queue->mutex);

@@ -5,8 +5,6 @@
  * they connect, and run the batches that no caller runs by itself. All signals are blocked in them, so that an application's
  * handlers run where the application expects them.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -33,16 +31,8 @@ static int start_thread(pthread_t *thread, void *(*main_fn)(void *), void *arg)
 
 static int keeper_open_fds(verrou__engine *engine)
 {
-    int ends[2];
-
-    if (pipe(ends) < 0)
+    if (bell_open(&engine->bell) < 0)
         return -1;
-    for (int i = 0; i < 2; i++) {
-        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
-        fcntl(ends[i], F_SETFL, O_NONBLOCK);
-    }
-    engine->wake_read = ends[0];
-    engine->wake_write = ends[1];
 #ifdef __linux__
     engine->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 #endif
@@ -51,13 +41,10 @@ static int keeper_open_fds(verrou__engine *engine)
 
 static void keeper_close_fds(verrou__engine *engine)
 {
-    if (engine->wake_read >= 0) {
-        close(engine->wake_read);
-        close(engine->wake_write);
-    }
+    bell_close(&engine->bell);
     if (engine->timer_fd >= 0)
         close(engine->timer_fd);
-    engine->wake_read = engine->wake_write = engine->timer_fd = -1;
+    engine->timer_fd = -1;
 }
 
 /* Set the alarm. Returns the timeout for poll(). */
@@ -85,18 +72,10 @@ static int keeper_alarm(const verrou__engine *engine, int64_t when_ms)
     return left_ms > 60000 ? 60000 : (int)left_ms;
 }
 
-static void drain(int fd)
-{
-    char bytes[64];
-
-    while (read(fd, bytes, sizeof(bytes)) > 0)
-        ;
-}
-
 /* Sleep, without the mutex, until there is something to do. */
 static void keeper_sleep(verrou__engine *engine)
 {
-    struct pollfd fds[3] = {{engine->wake_read, POLLIN, 0}, {engine->timer_fd, POLLIN, 0}, {-1, POLLIN, 0}};
+    struct pollfd fds[3] = {{engine->bell.read_end, POLLIN, 0}, {engine->timer_fd, POLLIN, 0}, {-1, POLLIN, 0}};
     bool watching = engine->watch_state == WATCH_OPEN;
     int timeout_ms = keeper_alarm(engine, verrou__engine_next_ms(engine));
 
@@ -108,9 +87,7 @@ static void keeper_sleep(verrou__engine *engine)
     verrou__engine_enter(engine);
     engine->keeper_wakes_ms = 0;
     if (fds[0].revents)
-        drain(engine->wake_read);
-    if (fds[1].revents)
-        drain(engine->timer_fd);
+        bell_hush(&engine->bell);
     if (watching && fds[2].revents)
         watch_read(engine);
 }
@@ -169,8 +146,7 @@ void threads_wake_keeper(verrou__engine *engine)
         engine->watch_state != WATCH_OPEN && !engine->stopping)
         return;
     engine->keeper_wakes_ms = 0;
-    while (write(engine->wake_write, "", 1) < 0 && errno == EINTR)
-        ;
+    bell_ring(&engine->bell);
 }
 
 /* ---- workers ---- */
@@ -225,8 +201,7 @@ void threads_stop(verrou__engine *engine)
     keeper = engine->keeper_started;
     pthread_cond_broadcast(&engine->work);
     if (keeper)
-        while (write(engine->wake_write, "", 1) < 0 && errno == EINTR)
-            ;
+        bell_ring(&engine->bell);
     pthread_mutex_unlock(&engine->mutex);
     for (uint32_t i = 0; i < workers; i++)
         pthread_join(engine->workers[i], NULL);
