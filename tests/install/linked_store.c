@@ -3,9 +3,7 @@
  * libraries and registers the driver before the first address is opened.
  */
 #include <stdio.h>
-#include <verrou/store.h>
-
-const verrou_driver *verrou_sqlite_driver(void);
+#include <verrou/sqlite.h>
 
 int main(int argc, char **argv)
 {
