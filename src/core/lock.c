@@ -447,8 +447,8 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
                               struct lease_view *view, verrou__call **ret_call, verrou_error *err)
 {
     verrou__engine *engine = NULL;
-    verrou_call_options read;
-    verrou__call *call;
+    verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
+    verrou__call *call = NULL;
     verrou_status status = verrou__call_options(lock->store, options, &read, err);
 
     if (status == VERROU_OK)
@@ -505,7 +505,7 @@ static verrou_status release_call(verrou_lock *lock, const verrou_call_options *
                                   verrou_error *err)
 {
     struct lease_view view;
-    verrou__call *call;
+    verrou__call *call = NULL;
     verrou_status status = lease_op(lock, VERROU__RELEASE, options, &view, &call, err);
 
     if (status != VERROU_OK)
@@ -545,7 +545,7 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
                                  verrou__call **ret_call, verrou_error *err)
 {
     struct lease_view view;
-    verrou__call *call;
+    verrou__call *call = NULL;
     verrou_status status;
 
     if (ttl_ms == VERROU_DEFAULT)
