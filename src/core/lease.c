@@ -21,24 +21,24 @@ void lease_mend_after_fork(void *object)
     atomic_store(&lock->keeping, NULL);
 }
 
-static void lease_look_locked(verrou_lock *lock, struct lease_view *ret)
+void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
 {
+    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    pthread_mutex_lock(&lock->mutex);
     ret->noted = ret->state = (enum lease_state)lock->state;
     ret->lease = lock->lease;
     ret->fence = lock->fence;
     ret->expires_ms = lock->expires_ms;
     ret->ever = lock->lease > 0;
     ret->owner = ret->ever ? lock->lease_owner : lock->next_owner;
-    if (ret->state == LEASE_HELD && ret->expires_ms <= verrou_now_ms())
+    if (ret->state == LEASE_HELD && ret->expires_ms <= now_ms)
         ret->state = LEASE_LOST;
+    pthread_mutex_unlock(&lock->mutex);
 }
 
 void lease_look(verrou_lock *lock, struct lease_view *ret)
 {
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
-    pthread_mutex_lock(&lock->mutex);
-    lease_look_locked(lock, ret);
-    pthread_mutex_unlock(&lock->mutex);
+    lease_look_at(lock, verrou_now_ms(), ret);
 }
 
 /* ---- renewing ---- */
