@@ -272,6 +272,30 @@ void lease_release_hook(verrou__call *call)
     }
 }
 
+/* From now on the store may have shortened the lease. call->expires_ms keeps the end before. */
+void lease_extend_started(verrou__call *call)
+{
+    verrou_lock *lock = call->subject;
+    int64_t expires_ms = call->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : verrou_now_ms() + call->ttl_ms;
+
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease) {
+        call->expires_ms = lock->expires_ms;
+        if (lock->state == LEASE_HELD && expires_ms < lock->expires_ms)
+            lock->expires_ms = expires_ms;
+    }
+    pthread_mutex_unlock(&lock->mutex);
+}
+
+/* Nothing was changed: the end before is the end. */
+static void lease_put_end_back(verrou_lock *lock, const verrou__call *call)
+{
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease && lock->state == LEASE_HELD)
+        lock->expires_ms = call->expires_ms;
+    pthread_mutex_unlock(&lock->mutex);
+}
+
 /* Move the end of the lease. An extend whose answer was lost may have moved it to an earlier moment. */
 static void lease_move_end(verrou_lock *lock, const verrou__call *call)
 {
@@ -309,6 +333,8 @@ void lease_extend_hook(verrou__call *call)
         lease_move_end(lock, call);
     else if (call->status == VERROU_ENOTOWNED)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
+    else if (call->begun && call->status != VERROU_ECLOSED)
+        lease_put_end_back(lock, call);
     lease_set_timer(lock, call->engine);
 }
 

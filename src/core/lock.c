@@ -559,6 +559,7 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
     if (status != VERROU_OK)
         return status;
     call->ttl_ms = ttl_ms;
+    call->started = lease_extend_started;
     call->hook = lease_extend_hook;
     *ret_call = call;
     return VERROU_OK;

@@ -740,11 +740,15 @@ static void call_go(verrou__call *call)
 {
     verrou_error error = VERROU_ERROR_INIT;
 
+    call->begun = true;
     if (call->kind == VERROU__WAIT) {
         call_set_state(call, CALL_ASLEEP);
         call_arm(call);
-        if (call->started)
-            call->started(call);
+    }
+    if (call->started)
+        call->started(call);
+    if (call->kind == VERROU__WAIT) {
+        /* It is answered by what it waits for. */
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
         call_request(call);
     } else if (waits_join(call, &error) != VERROU_OK) {
