@@ -464,10 +464,15 @@ static void call_failed(verrou__call *call)
         call_finish(call, call->error && call->error->status != VERROU_OK ? call->error->status : VERROU_ESTORAGE);
 }
 
+static bool call_changes_something(const verrou__call *call)
+{
+    return call->kind <= VERROU__FORCE || (call->kind == VERROU__SCHEMA && call->apply);
+}
+
 /* The answer was lost: ask again, with as much time again as a request has. */
 static void call_lost(verrou__call *call)
 {
-    if (!call->unknown) {
+    if (!call->unknown && call_changes_something(call)) {
         call->unknown = true;
         call->first_sent_ms = call->op.sent_ms;
     }
@@ -650,11 +655,6 @@ void call_answered(verrou__call *call)
 }
 
 /* ---- limits and cancelling ---- */
-
-static bool call_changes_something(const verrou__call *call)
-{
-    return call->kind <= VERROU__FORCE || (call->kind == VERROU__SCHEMA && call->apply);
-}
 
 /* No (further) answer in time, and no request is on its way. */
 static void call_out_of_time(verrou__call *call)
