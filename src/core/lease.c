@@ -261,7 +261,7 @@ void lease_release_hook(verrou__call *call)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
         break;
     case VERROU_EUNKNOWN:
-        lease_over(lock, call->engine, lease_changed_by(lock, call), LEASE_RELEASING);
+        lease_over(lock, call->engine, lease_changed_by(lock, call), call->gone ? LEASE_LOST : LEASE_RELEASING);
         break;
     default: /* nothing was changed */
         if (keeping) {

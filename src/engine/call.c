@@ -579,6 +579,7 @@ static void release_answered(verrou__call *call)
     if (gone && engine_now(call->engine) >= call->expires_ms) {
         /* It is gone, but it may have run out: then somebody else may have had the lock before our release. */
         call->unknown = false;
+        call->gone = true;
         call_finish(call, VERROU_EUNKNOWN);
         return;
     }

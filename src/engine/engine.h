@@ -104,6 +104,7 @@ struct verrou__call {
     int64_t holder_expires_ms;    /* -1 if not known */
     char *holder;                 /* NULL if not known */
     bool locked;                  /* inspect */
+    bool gone;                    /* release, EUNKNOWN: the lease is over, but it may have been before the release */
 
     /* The engine's own. */
     verrou__engine *engine;
