@@ -21,24 +21,24 @@ void lease_mend_after_fork(void *object)
     atomic_store(&lock->keeping, NULL);
 }
 
-static void lease_look_locked(verrou_lock *lock, struct lease_view *ret)
+void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
 {
+    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    pthread_mutex_lock(&lock->mutex);
     ret->noted = ret->state = (enum lease_state)lock->state;
     ret->lease = lock->lease;
     ret->fence = lock->fence;
     ret->expires_ms = lock->expires_ms;
     ret->ever = lock->lease > 0;
     ret->owner = ret->ever ? lock->lease_owner : lock->next_owner;
-    if (ret->state == LEASE_HELD && ret->expires_ms <= verrou_now_ms())
+    if (ret->state == LEASE_HELD && ret->expires_ms <= now_ms)
         ret->state = LEASE_LOST;
+    pthread_mutex_unlock(&lock->mutex);
 }
 
 void lease_look(verrou_lock *lock, struct lease_view *ret)
 {
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
-    pthread_mutex_lock(&lock->mutex);
-    lease_look_locked(lock, ret);
-    pthread_mutex_unlock(&lock->mutex);
+    lease_look_at(lock, verrou_now_ms(), ret);
 }
 
 /* ---- renewing ---- */
@@ -296,6 +296,30 @@ void lease_extend_hook(verrou__call *call)
     else if (call->status == VERROU_ENOTOWNED)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
     lease_set_timer(lock, call->engine);
+}
+
+/* The store has looked at the key while no other request of this lease was on its way. */
+void lease_inspect_hook(verrou__call *call)
+{
+    char owner[VERROU_MAX_OWNER + 1];
+    verrou_lock *lock = call->subject;
+    struct lease_view view;
+
+    lease_look(lock, &view);
+    if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
+        return;
+    lock_owner_text(lock, &view.owner, owner);
+    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0)) {
+        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+    } else if (call->holder && call->op.remaining_ms >= 0) {
+        pthread_mutex_lock(&lock->mutex);
+        lock->expires_ms = call->op.remaining_ms == VERROU_FOREVER ? VERROU_FOREVER
+                                                                   : call->op.sent_ms + call->op.remaining_ms;
+        if (lock->fence == 0)
+            lock->fence = call->fence;
+        pthread_mutex_unlock(&lock->mutex);
+        lease_set_timer(lock, call->engine);
+    }
 }
 
 void lease_wait_started(verrou__call *call)

@@ -79,6 +79,7 @@ struct lease_view {
     bool ever;              /* there has been a lease: `owner` is its owner; else it is the next one's */
 };
 void lease_look(verrou_lock *lock, struct lease_view *ret);
+void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret);
 
 /* Note what happened. With the engine's mutex held, or for handles without `keeping`. */
 void lease_begun(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner, uint64_t fence,
@@ -94,6 +95,7 @@ void lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease
 void lease_acquire_hook(verrou__call *call);
 void lease_release_hook(verrou__call *call);
 void lease_extend_hook(verrou__call *call);
+void lease_inspect_hook(verrou__call *call);
 void lease_wait_started(verrou__call *call);
 void lease_wait_hook(verrou__call *call);
 

@@ -14,7 +14,8 @@
 #define MAX_HOST 64
 #define MAX_PID_DIGITS 10
 
-static pthread_once_t host_once = PTHREAD_ONCE_INIT;
+static pthread_once_t texts_once = PTHREAD_ONCE_INIT;
+static char hex_pairs[256][2]; /* an owner is written with every acquisition: a byte at a time, not a nibble */
 static char host[MAX_HOST + 1];
 static size_t host_len;
 
@@ -31,6 +32,15 @@ static void read_host(void)
 
         host[host_len++] = c > ' ' && c <= '~' && c != ':' ? c : '-';
     }
+}
+
+static void make_texts(void)
+{
+    for (int i = 0; i < 256; i++) {
+        hex_pairs[i][0] = "0123456789abcdef"[i >> 4];
+        hex_pairs[i][1] = "0123456789abcdef"[i & 15];
+    }
+    read_host();
 }
 
 /* getpid() is a system call. The upper half holds the fork count that the lower half, the process id, was read under.
@@ -76,14 +86,11 @@ static char *put_decimal(char *out, uint32_t value)
 
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1])
 {
-    static const char hex[16] = {'0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'};
     char *at = out;
 
-    pthread_once(&host_once, read_host);
-    for (size_t i = 0; i < sizeof(id->bits); i++) {
-        *at++ = hex[id->bits[i] >> 4];
-        *at++ = hex[id->bits[i] & 15];
-    }
+    pthread_once(&texts_once, make_texts);
+    for (size_t i = 0; i < sizeof(id->bits); i++, at += 2)
+        memcpy(at, hex_pairs[id->bits[i]], 2);
     *at++ = '@';
     memcpy(at, host, host_len);
     at += host_len;

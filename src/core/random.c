@@ -11,12 +11,11 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __APPLE__
+#if defined(__linux__) || defined(__APPLE__)
 #include <sys/random.h>
 #endif
 
-#define KERNEL_MAX 256 /* what getentropy() gives at once, at most */
-#define BLOCK (4 * KERNEL_MAX)
+#define BLOCK 1024
 
 static _Thread_local struct {
     uint32_t fork_count;
@@ -24,15 +23,30 @@ static _Thread_local struct {
     uint8_t bytes[BLOCK];
 } pool;
 
+/* Ask the kernel once. Answers how many bytes it gave, -1 for none. Everywhere but on Linux 256 at a time is all there
+ * is. */
+static ssize_t ask_kernel(uint8_t *out, size_t size)
+{
+#ifdef __linux__
+    return getrandom(out, size, 0);
+#else
+    if (size > 256)
+        size = 256;
+    return getentropy(out, size) == 0 ? (ssize_t)size : -1;
+#endif
+}
+
 static bool from_kernel(uint8_t *out, size_t size)
 {
     while (size > 0) {
-        size_t part = size < KERNEL_MAX ? size : KERNEL_MAX;
+        ssize_t got = ask_kernel(out, size);
 
-        if (getentropy(out, part) != 0)
+        if (got < 0 && errno != EINTR)
             return false;
-        out += part;
-        size -= part;
+        if (got > 0) {
+            out += got;
+            size -= (size_t)got;
+        }
     }
     return true;
 }

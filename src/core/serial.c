@@ -19,8 +19,28 @@ static const char *const members[] = {"key", "owner", "ttl", "expirationTime", "
 
 /* ---- reading ---- */
 
-static verrou_status fail_json(const json_error_t *json_error, verrou_error *err)
+/*
+ * Running out of memory, jansson says nothing at all in some places, and in others finds fault with a complete string
+ * where a string may stand, which cannot be.
+ */
+static bool ran_out_of_memory(const char *json, const json_error_t *json_error)
 {
+    static const char *const faults[] = {"invalid token", "string or '}' expected"};
+
+    if (json_error->text[0] == '\0')
+        return true;
+    if (json_error->position < 2 || json[json_error->position - 1] != '"')
+        return false;
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+        if (strncmp(json_error->text, faults[i], strlen(faults[i])) == 0)
+            return true;
+    return false;
+}
+
+static verrou_status fail_json(const char *json, const json_error_t *json_error, verrou_error *err)
+{
+    if (ran_out_of_memory(json, json_error))
+        return verrou__nomem(err);
     switch (json_error_code(json_error)) {
     case json_error_out_of_memory:
         return verrou__nomem(err);
@@ -156,7 +176,7 @@ verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou
         return verrou__fail(err, VERROU_EINVAL, "serialised lock: missing");
     object = json_loads(json, JSON_REJECT_DUPLICATES, &json_error);
     if (object == NULL)
-        return fail_json(&json_error, err);
+        return fail_json(json, &json_error, err);
     if (!json_is_object(object)) {
         status = verrou__fail(err, VERROU_EINVAL, "serialised lock: not a JSON object");
         goto done;

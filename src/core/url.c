@@ -342,20 +342,19 @@ static bool looks_like_settings(const char *at)
     }
 }
 
-/* Where the value ends that starts here. Before the settings that is at ';' (ODBC), unless it is {in braces, with }}
- * for a brace}. */
+/* Where the value ends that starts here. Before the settings that is at a ';' (ODBC) outside of {braces, with }} for a
+ * brace}. */
 static const char *value_end(const char *at, const char *query)
 {
+    const char *end;
+
     if (at > query)
         return at + strcspn(at, "&");
-    if (*at == '{') {
-        for (at++; *at != '\0'; at++)
-            if (*at == '}' && *++at != '}')
-                return at;
-        return at;
-    }
-    at += strcspn(at, ";");
-    return at > query && looks_like_settings(query + 1) ? query : at;
+    if (*at == '{')
+        for (at++; *at != '\0' && (*at != '}' || *++at == '}'); at++)
+            ;
+    end = at + strcspn(at, ";");
+    return at <= query && end > query && looks_like_settings(query + 1) ? query : end;
 }
 
 /* The value of the next NAME=VALUE from `at` on whose name speaks of a secret. */

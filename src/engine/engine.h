@@ -170,10 +170,9 @@ bool verrou__engine_logs(const verrou__engine *engine, verrou_level level);
 
 /* ---- inline drivers ---- */
 bool verrou__engine_is_inline(const verrou__engine *engine);
-/* False if nobody in this process waits for a key with this hash: then nobody has to be woken, or waited behind. Any thread. */
-bool verrou__engine_may_wait(verrou__engine *engine, uint32_t hash);
-uint32_t verrou__engine_hash(const verrou__engine *engine, const char *key, size_t len);
-void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op);
+/* False if nobody in this process waits for this key: then nobody has to be woken, or waited behind. Any thread. */
+bool verrou__engine_may_wait(verrou__engine *engine, const char *key, size_t len);
+void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op); /* op->sent_ms is set */
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len); /* wake the first waiter */
 
 /* ---- others ---- */

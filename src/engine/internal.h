@@ -113,7 +113,8 @@ struct verrou__engine {
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
     struct table waits;
-    atomic_uint hints[WAIT_HINTS]; /* how many keys with this hash are waited for: read without the mutex */
+    atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
+    atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
     verrou__timer *timers;
 
     enum watch_state watch_state;

@@ -7,19 +7,20 @@
  */
 #include "engine/internal.h"
 
-uint32_t verrou__engine_hash(const verrou__engine *engine, const char *key, size_t len)
+static uint32_t waits_hash(const verrou__engine *engine, const char *key, size_t len)
 {
     return table_hash(key, len, engine->seed);
 }
 
-bool verrou__engine_may_wait(verrou__engine *engine, uint32_t hash)
+bool verrou__engine_may_wait(verrou__engine *engine, const char *key, size_t len)
 {
-    return atomic_load(&engine->hints[hash % WAIT_HINTS]) > 0;
+    return atomic_load(&engine->waited_keys) > 0 &&
+           atomic_load(&engine->hints[waits_hash(engine, key, len) % WAIT_HINTS]) > 0;
 }
 
 static struct verrou__waits *waits_find(verrou__engine *engine, const char *key, size_t len)
 {
-    return (struct verrou__waits *)table_find(&engine->waits, key, len, verrou__engine_hash(engine, key, len));
+    return (struct verrou__waits *)table_find(&engine->waits, key, len, waits_hash(engine, key, len));
 }
 
 static void waits_fired(verrou__engine *engine, verrou__timer *timer);
@@ -36,10 +37,11 @@ static struct verrou__waits *waits_get(verrou__engine *engine, const char *key, 
     memcpy(waits->key, key, len);
     waits->node.key = waits->key;
     waits->node.key_len = (uint32_t)len;
-    waits->node.hash = verrou__engine_hash(engine, key, len);
+    waits->node.hash = waits_hash(engine, key, len);
     waits->timer.fire = waits_fired;
     table_add(&engine->waits, &waits->node, verrou__malloc, verrou__free);
     atomic_fetch_add(&engine->hints[waits->node.hash % WAIT_HINTS], 1);
+    atomic_fetch_add(&engine->waited_keys, 1);
     return waits;
 }
 
@@ -76,6 +78,7 @@ static void waits_drop(verrou__engine *engine, struct verrou__waits *waits)
     verrou__timer_clear(engine, &waits->timer);
     table_remove(&engine->waits, &waits->node);
     atomic_fetch_sub(&engine->hints[waits->node.hash % WAIT_HINTS], 1);
+    atomic_fetch_sub(&engine->waited_keys, 1);
     verrou__free(waits);
 }
 

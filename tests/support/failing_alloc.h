@@ -2,14 +2,15 @@
  * failing_alloc.h - makes every single allocation of a piece of code fail once.
  *
  * failing_alloc_each() runs a case with the first allocation failing, then the second, and so on until a run goes
- * through without a failure. After each run nothing that the case allocated may be left. One thread only. A program
- * that includes this calls failing_alloc_install() first.
+ * through without a failure. After each run nothing that the case allocated may be left. Only the thread that runs the
+ * case may allocate meanwhile. A program that includes this calls failing_alloc_install() first.
  */
 #ifndef VERROU_TESTS_FAILING_ALLOC_H
 #define VERROU_TESTS_FAILING_ALLOC_H
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +22,7 @@
 static struct {
     long until; /* allocations that still succeed before one fails; negative: none fails */
     bool failed;
-    long live; /* blocks */
+    atomic_long live; /* blocks */
 } failing_alloc = {-1, false, 0};
 
 static inline bool failing_alloc_now(void)
@@ -32,9 +33,10 @@ static inline bool failing_alloc_now(void)
     return true;
 }
 
+/* malloc(0) may be NULL, so here it is. */
 static inline void *failing_malloc(size_t size)
 {
-    void *block = failing_alloc_now() ? NULL : malloc(size);
+    void *block = size == 0 || failing_alloc_now() ? NULL : malloc(size);
 
     failing_alloc.live += block != NULL;
     return block;
@@ -80,7 +82,8 @@ static inline long failing_alloc_each(failing_case run, void *user)
             assert_int_equal(status, VERROU_OK);
             return n;
         }
-        assert_int_equal(status, VERROU_ENOMEM);
+        if (status != VERROU_ENOMEM)
+            fail_msg("allocation %ld failed, and the result is %s: %s", n + 1, verrou_status_name(status), err.message);
         assert_int_equal(err.status, VERROU_ENOMEM);
     }
 }

