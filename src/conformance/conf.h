@@ -10,12 +10,14 @@
 #ifndef VERROU_CONF_H
 #define VERROU_CONF_H
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
+
 #include <verrou/conformance.h>
 
 /* Leases that are meant to run out, and leases that are meant to last whatever the machine is busy with. */

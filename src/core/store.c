@@ -330,7 +330,7 @@ verrou_status verrou__store_key_call(verrou_store *store, verrou__call_kind kind
                                      const verrou_call_options *options, verrou__call **ret_call, verrou_error *err)
 {
     verrou__engine *engine = NULL;
-    verrou_call_options read;
+    verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
     verrou__call *call;
     verrou_status status = verrou__call_options(store, options, &read, err);
 

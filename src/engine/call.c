@@ -495,7 +495,7 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
     int64_t now_ms = engine_now(call->engine);
 
     call->expires_ms = expires_ms;
-    call->fence = call->op.fence ? call->op.fence : call->fence;
+    call->fence = call->op.fence;
     if (expires_ms <= now_ms) {
         /* The answer took longer than the lease. Whoever has the lock now, we do not rely on it. */
         call->unknown = true;

@@ -503,6 +503,23 @@ static void a_deleted_log_is_noticed(void **unused)
     }
 }
 
+/* The same when nothing has happened in the folder for a while, so that the driver looks at no more than the folder's time. */
+static void a_quiet_folder_hides_nothing(void **unused)
+{
+    test_store store = test_open(NULL);
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0);
+
+    (void)unused;
+    test_acquire(&store, "k", "a");
+    sleep(5); /* the time that the driver wants to have passed */
+    assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
+    assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
+    unlink(test_file("-shm"));
+    assert_int_equal(test_execute(&store, &op, 1, NULL), VERROU_ESTORAGE);
+    assert_int_equal(op.result, VERROU_OP_UNSENT);
+    test_close(&store);
+}
+
 /* A symbolic link that is turned to another file counts as a replaced file. */
 static void a_turned_link_is_noticed(void **unused)
 {
@@ -823,6 +840,7 @@ int main(void)
         TEST(a_commit_that_readers_block_is_undone),
         TEST(a_replaced_file_is_noticed),
         TEST(a_deleted_log_is_noticed),
+        TEST(a_quiet_folder_hides_nothing),
         TEST(a_turned_link_is_noticed),
         TEST(every_write_fails_once),
         TEST(every_sync_fails_once),

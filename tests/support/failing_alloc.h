@@ -33,9 +33,10 @@ static inline bool failing_alloc_now(void)
     return true;
 }
 
+/* malloc(0) may be NULL, so here it is. */
 static inline void *failing_malloc(size_t size)
 {
-    void *block = failing_alloc_now() ? NULL : malloc(size);
+    void *block = size == 0 || failing_alloc_now() ? NULL : malloc(size);
 
     failing_alloc.live += block != NULL;
     return block;

@@ -26,7 +26,7 @@ static void refuse(const char *json, const char *because)
     verrou__serial serial = {NULL, NULL, NULL, -5, -5, 5};
 
     if (verrou__serial_parse(json, &serial, &err) != VERROU_EINVAL)
-        fail_msg("%s: accepted", json);
+        fail_msg("%s: accepted", json != NULL ? json : "(null)");
     assert_null(serial.key);
     assert_int_equal(serial.ttl_ms, -5);
     if (strstr(err.message, because) == NULL)

@@ -18,7 +18,7 @@ static void refuse(const char *text, const char *because)
     verrou_error err = VERROU_ERROR_INIT;
 
     if (verrou__check_text("key", text, 255, &err) != VERROU_EINVAL)
-        fail_msg("\"%s\" was accepted", text);
+        fail_msg("\"%s\" was accepted", text != NULL ? text : "(null)");
     assert_string_equal(err.message, because);
 }
 

@@ -225,7 +225,7 @@ static void test_redact_odbc(void **state)
     (void)state;
     expect_redacted("odbc:DSN=x;PWD=hunter2;UID=me", "odbc:DSN=x;PWD=***;UID=me");
     expect_redacted("odbc:DSN=x; Pwd = hunter2", "odbc:DSN=x; Pwd = ***");
-    expect_redacted("odbc:pwd={hun;ter2}}x};UID=me?table=t", "odbc:pwd=***;UID=me?table=t");
+    expect_redacted("odbc:pwd={hun;ter2}};x};UID=me?table=t", "odbc:pwd=***;UID=me?table=t");
     expect_redacted("odbc:pwd={hunter2", "odbc:pwd=***");
     expect_redacted("odbc:pwd={hun}ter2;UID=me", "odbc:pwd=***;UID=me");
     expect_redacted("odbc:pwd={a?b=hunter2};UID=me", "odbc:pwd=***;UID=me");
