@@ -23,10 +23,10 @@ static struct {
     sqlite3_vfs vfs;
     sqlite3_vfs *real;
     failing what;
-    int code;       /* what to answer */
-    int countdown;  /* fail when it reaches 0 */
+    int code;      /* what to answer */
+    int countdown; /* fail when it reaches 0 */
     bool failed;
-    bool no_shm;    /* a filesystem without shared memory */
+    bool no_shm; /* a filesystem without shared memory */
 } shim;
 
 typedef struct {
@@ -550,8 +550,8 @@ static bool held_in(const char *path, const char *key, const char *owner)
     bool held = false;
 
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    if (sqlite3_prepare_v2(db, "select 1 from verrou where key = ? and owner = ? and expiration > 0", -1, &stmt, NULL) ==
-        SQLITE_OK) {
+    if (sqlite3_prepare_v2(db, "select 1 from verrou where key = ? and owner = ? and expiration > 0", -1, &stmt,
+                           NULL) == SQLITE_OK) {
         sqlite3_bind_text(stmt, 1, key, -1, SQLITE_STATIC);
         sqlite3_bind_text(stmt, 2, owner, -1, SQLITE_STATIC);
         held = sqlite3_step(stmt) == SQLITE_ROW;
@@ -567,8 +567,10 @@ static void crash_copy(char copy[PATH_MAX])
     char command[3 * PATH_MAX];
 
     snprintf(copy, PATH_MAX, "%s/crash.db", test_folder);
-    snprintf(command, sizeof command, "cd %s && rm -f crash.db* && for s in '' -wal -journal; do"
-             " if [ -e locks.db$s ]; then cp locks.db$s crash.db$s; fi; done", test_folder);
+    snprintf(command, sizeof command,
+             "cd %s && rm -f crash.db* && for s in '' -wal -journal; do"
+             " if [ -e locks.db$s ]; then cp locks.db$s crash.db$s; fi; done",
+             test_folder);
     assert_int_equal(system(command), 0);
 }
 
@@ -592,10 +594,8 @@ static void must_agree(const verrou_op *op, const char *path)
 static void batch_and_compare(test_store *store, void (*disarm)(void))
 {
     verrou_op ops[] = {
-        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
-        test_op(VERROU_OP_RELEASE, "base", "a", 0, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
+        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0), test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
+        test_op(VERROU_OP_RELEASE, "base", "a", 0, 0),      test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
         test_op(VERROU_OP_ACQUIRE, "two", "a", 60000, 0),
     };
     char copy[PATH_MAX];
