@@ -474,7 +474,7 @@ static void lane_and_watch_in_two_threads(void **unused)
 /* A side file that somebody deleted is made anew, with all the waits in it. */
 static void a_deleted_side_file_is_made_anew(void **unused)
 {
-    test_store store = test_open(NULL), other = test_open(NULL);
+    test_store store = test_open(NULL), other = test_open(NULL), newcomer;
     void *watch = watch_open(&store);
 
     (void)unused;
@@ -482,11 +482,14 @@ static void a_deleted_side_file_is_made_anew(void **unused)
     assert_int_equal(others_after_release(&other, "one"), 1);
     assert_int_equal(unlink(test_file("-waiters")), 0);
     watch_key(&store, watch, "two");
-    assert_int_equal(others_after_release(&other, "one"), 1);
+    newcomer = test_open(NULL);
+    assert_int_equal(others_after_release(&newcomer, "one"), 1);
+    assert_int_equal(others_after_release(&newcomer, "two"), 1);
     assert_int_equal(others_after_release(&other, "two"), 1);
     store.driver->watch_close(store.state, watch);
     test_close(&store);
     test_close(&other);
+    test_close(&newcomer);
 }
 
 /* A side file that cannot be used costs fairness only: the answer is "not known". A planted link is not followed. */
