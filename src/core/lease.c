@@ -298,6 +298,30 @@ void lease_extend_hook(verrou__call *call)
     lease_set_timer(lock, call->engine);
 }
 
+/* The store has looked at the key while no other request of this lease was on its way. */
+void lease_inspect_hook(verrou__call *call)
+{
+    char owner[VERROU_MAX_OWNER + 1];
+    verrou_lock *lock = call->subject;
+    struct lease_view view;
+
+    lease_look(lock, &view);
+    if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
+        return;
+    lock_owner_text(lock, &view.owner, owner);
+    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0)) {
+        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+    } else if (call->holder && call->op.remaining_ms >= 0) {
+        pthread_mutex_lock(&lock->mutex);
+        lock->expires_ms = call->op.remaining_ms == VERROU_FOREVER ? VERROU_FOREVER
+                                                                   : call->op.sent_ms + call->op.remaining_ms;
+        if (lock->fence == 0)
+            lock->fence = call->fence;
+        pthread_mutex_unlock(&lock->mutex);
+        lease_set_timer(lock, call->engine);
+    }
+}
+
 void lease_wait_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
