@@ -16,7 +16,7 @@ void lease_mend_after_fork(void *object)
     pthread_mutex_init(&lock->mutex, NULL);
     if (lock->state != LEASE_NONE)
         lock->state = LEASE_FOREIGN;
-    lock->first_owner = false; /* the parent may use it */
+    lock->next_is_parents = true;
     lock->series = (verrou__series){NULL, NULL};
     atomic_store(&lock->keeping, NULL);
 }
@@ -30,7 +30,7 @@ void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
     ret->fence = lock->fence;
     ret->expires_ms = lock->expires_ms;
     ret->ever = lock->lease > 0;
-    ret->owner = ret->ever ? lock->lease_owner : lock->next_owner;
+    ret->owner = ret->state == LEASE_NONE ? lock->next_owner : lock->lease_owner;
     if (ret->state == LEASE_HELD && ret->expires_ms <= now_ms)
         ret->state = LEASE_LOST;
     pthread_mutex_unlock(&lock->mutex);

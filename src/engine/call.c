@@ -597,6 +597,7 @@ static void extend_answered(verrou__call *call)
     }
     call->fence = op->fence;
     call->expires_ms = op->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op->sent_ms + op->ttl_ms;
+    waits_key_extended(call->engine, op->key, op->key_len, call->expires_ms);
     if (call->expires_ms <= engine_now(call->engine))
         call_finish(call, VERROU_ENOTOWNED); /* it ran out again before the answer was here */
     else
@@ -771,6 +772,10 @@ void call_begin(verrou__call *call)
     if (engine->closing) {
         call->series = NULL;
         call_finish(call, VERROU_ECLOSED);
+        return;
+    }
+    if (call->preset != VERROU_OK) {
+        call_finish(call, call->preset);
         return;
     }
     if (cancel && !cancel_attach(cancel, call)) {

@@ -179,6 +179,7 @@ void waits_leave(verrou__call *call);                            /* it was answe
 void waits_refused(verrou__call *call);                          /* a waiter was told no: sleep */
 bool waits_know_holder(const verrou__call *call);                /* somebody is known to hold the key */
 void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
+void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms);
 void waits_wake_all(verrou__engine *engine);
 void waits_watch_lost(verrou__engine *engine);
 bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add); /* next key to add or remove */

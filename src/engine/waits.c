@@ -341,6 +341,22 @@ void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t
         waits->again = true;
 }
 
+/* The holder's lease ends at another time than its waiters know. */
+void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+    verrou__call *head = waits ? waits->head : NULL;
+
+    if (!head)
+        return;
+    if (head->state != CALL_ASLEEP) {
+        waits->again = true;
+        return;
+    }
+    head->holder_expires_ms = expires_ms;
+    verrou__timer_set(engine, &waits->timer, waits_next_ms(engine, waits, head));
+}
+
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len)
 {
     verrou__engine_enter(engine);
