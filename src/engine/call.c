@@ -282,7 +282,8 @@ static void series_leave(verrou__call *call)
 /* May a release of this call's owner free somebody else's lease? */
 static bool call_can_give_up(const verrou__call *call)
 {
-    return call->kind == VERROU__RELEASE || (call->kind == VERROU__ACQUIRE && !call->owner_is_fixed);
+    return call->kind == VERROU__RELEASE ||
+           (call->kind == VERROU__ACQUIRE && (!call->owner_is_fixed || call->want_fence != 0));
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */
@@ -514,6 +515,7 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
     if (call->ttl_ms == VERROU_FOREVER && expires_ms != VERROU_FOREVER) {
         call->permanent = true;
         call->want_fence = call->op.fence;
+        call->stray = call_can_give_up(call); /* it is there, whatever comes of the next step */
         call_request(call);
         return;
     }
@@ -528,6 +530,7 @@ static void acquire_refused(verrou__call *call)
         /* The lease ended before it was made permanent. */
         call->permanent = false;
         call->want_fence = 0;
+        call->stray = call->stray && call_can_give_up(call);
         call_request(call);
         return;
     }
