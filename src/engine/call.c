@@ -331,6 +331,9 @@ static void call_stray_back(verrou__call *call)
             call_try_again(call);
             return;
         }
+        if (result == VERROU_OP_FAILED)
+            verrou__event_locked(call->engine, VERROU_WARN, "lock.not_given_up", call,
+                                 call->op.error ? call->op.error->message : NULL, 0);
     } else if (call_left_something(call)) {
         /* A fixed owner's lease is ours for certain only if this very request was granted; then its token says so. */
         bool granted = call->kind == VERROU__ACQUIRE && result == VERROU_OP_APPLIED;
