@@ -754,8 +754,8 @@ static void call_go(verrou__call *call)
     }
     if (call->started)
         call->started(call);
-    if (call->kind == VERROU__WAIT) {
-        /* It is answered by what it waits for. */
+    if (call->answered || call->kind == VERROU__WAIT) {
+        /* Nothing is to be sent. */
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
         call_request(call);
     } else if (waits_join(call, &error) != VERROU_OK) {
