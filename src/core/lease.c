@@ -485,6 +485,7 @@ verrou__call *lease_call(verrou_lock *lock, verrou__engine *engine, verrou__call
     call->op.key_len = lock->key_len;
     call->op.owner = call->text;
     call->op.owner_len = (uint16_t)len;
+    call->owner_is_fixed = lock->owner_is_fixed;
     call->want_fence = view->fence;
     call->lease = view->lease;
     call->expires_ms = view->expires_ms;

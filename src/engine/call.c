@@ -279,11 +279,12 @@ static void series_leave(verrou__call *call)
 
 /* ---- giving up ---- */
 
-/* May a release of this call's owner free somebody else's lease? */
+/* Can a release of this call's owner free no other lease than the one meant? */
 static bool call_can_give_up(const verrou__call *call)
 {
-    return call->kind == VERROU__RELEASE ||
-           (call->kind == VERROU__ACQUIRE && (!call->owner_is_fixed || call->want_fence != 0));
+    if (call->kind != VERROU__RELEASE && call->kind != VERROU__ACQUIRE)
+        return false;
+    return !call->owner_is_fixed || call->want_fence != 0;
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */

@@ -77,7 +77,7 @@ struct verrou__call {
     verrou_op op;                 /* kind, key, owner, ttl_ms, fence; key and owner must live as long as the call */
     verrou__call_kind kind;
     bool immediate;               /* acquire: one attempt, passing by the waiters of this process */
-    bool owner_is_fixed;          /* acquire: finding this owner in the store proves nothing */
+    bool owner_is_fixed;          /* finding this owner in the store proves nothing */
     bool unknown;                 /* a request of this call was sent and not answered (preset for a repeated release) */
     bool apply;                   /* schema */
     uint64_t want_fence;          /* release, extend: the token of the lease meant, 0 for any */
