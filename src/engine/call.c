@@ -30,8 +30,8 @@ static const unsigned allowed_moves[CALL_STATES] = {
 void call_set_state(verrou__call *call, enum call_state state)
 {
     if (!(allowed_moves[call->state] & MOVE(state))) {
-        /* Our own bug. Debug builds stop here; others go on, since the invariants below do not depend on the table. */
-#ifdef VERROU_DEBUG
+        /* Our own bug. Builds with VERROU_CHECK_STATES stop here; others go on, since the invariants below do not depend on the table. */
+#ifdef VERROU_CHECK_STATES
         __builtin_trap();
 #endif
     }
