@@ -320,7 +320,6 @@ static void fill_acquire(const verrou_lock *lock, verrou__call *call, const stru
     int64_t timeout_ms = plan->timeout_ms;
 
     call->immediate = plan->immediate;
-    call->owner_is_fixed = lock->owner_is_fixed;
     call->ttl_ms = lock->ttl_ms;
     call->delay_ms = plan->delay_ms;
     call->cancel = plan->cancel;

@@ -264,7 +264,8 @@ static void engine_fail_queue(verrou__engine *engine, const verrou_error *error)
         call->next = call->prev = NULL;
         call_set_state(call, CALL_FLYING);
         call_keep_error(call, error);
-        call->op.result = VERROU_OP_FAILED;
+        /* What is released in the background goes on trying: nobody else would. */
+        call->op.result = call->giving_up ? VERROU_OP_UNSENT : VERROU_OP_FAILED;
         call_answered(call);
         call = next;
     }
