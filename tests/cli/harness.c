@@ -237,6 +237,17 @@ void wait_out(job *j, const char *text)
     pump(j, text, NULL, false, false);
 }
 
+bool wait_out_or_end(job *j, const char *text)
+{
+    struct pollfd out = {j->out, POLLIN, 0};
+
+    while (!strstr(j->out_text, text) && j->out >= 0) {
+        assert_int_equal(poll(&out, 1, DEADLINE_MS), 1);
+        fill(&j->out, j->out_text, &j->out_len, sizeof(j->out_text));
+    }
+    return strstr(j->out_text, text) != NULL;
+}
+
 void wait_err(job *j, const char *text)
 {
     pump(j, NULL, text, false, false);
