@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -241,7 +242,7 @@ static void killed_supervisor_takes_the_program_along(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); ++i) {
-        job *j = start("run", "k", "--ttl", "1s", "--", "sh", "-c", programs[i], NULL);
+        job *j = start("run", "k", "--ttl", "3s", "--", "sh", "-c", programs[i], NULL);
         wait_out(j, "ready");
         kill(j->pid, SIGKILL);
         wait_out_end(j);
@@ -276,7 +277,7 @@ static void killed_supervisor_without_a_limit_takes_the_program_along(void **sta
 /* The program runs longer than its lease, which is kept alive: nobody else gets in. */
 static void lease_is_kept_alive(void **state)
 {
-    job *j = start("run", "k", "--ttl", "600ms", "--", "sh", "-c", "echo ready; read line", NULL);
+    job *j = start("run", "k", "--ttl", "3s", "--", "sh", "-c", "echo ready; read line", NULL);
     int64_t first, now;
     struct sqlite3 *db;
 
@@ -285,7 +286,7 @@ static void lease_is_kept_alive(void **state)
     db = block_store("locks.db");
     first = now = expiration_in(db, "k");
     unblock_store(db);
-    while (now < first + 1200) {
+    while (now < first + 4000) {
         db = block_store("locks.db");
         now = expiration_in(db, "k");
         unblock_store(db);
@@ -432,7 +433,7 @@ static void stop_and_continue_together(void **state)
 /* The lease ran out while both were stopped, and somebody else has the lock: the program must not go on. */
 static void stopped_program_does_not_go_on_without_the_lease(void **state)
 {
-    job *j = start("run", "k", "--ttl", "500ms", "--", "sh", "-c", "echo ready; kill -STOP $$; echo went on", NULL);
+    job *j = start("run", "k", "--ttl", "2s", "--", "sh", "-c", "echo ready; kill -STOP $$; echo went on", NULL);
     job *other;
 
     (void)state;
@@ -497,8 +498,10 @@ static void become_process_one(void)
     if (unshare(CLONE_NEWPID))
         _exit(77);
     process_one = fork();
-    if (!process_one)
+    if (!process_one) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves nothing behind */
         return;
+    }
     for (int i = 0; i < 3; ++i)
         close(i);
     signal(SIGTERM, pass_on);
