@@ -459,6 +459,9 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
     if (view->state == LEASE_FOREIGN)
         return verrou__fail(err, VERROU_EFORK, "\"%s\": %s", lock->key + lock->prefix_len,
                             verrou_status_text(VERROU_EFORK));
+    /* The owner drawn for the first acquisition belongs to that one, which may be on its way: nothing else may use it. */
+    if (!view->ever && !lock->owner_is_fixed)
+        return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": it was never acquired", lock->key + lock->prefix_len);
     if (read.fence != 0 && view->fence != 0 && read.fence != view->fence)
         return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": the acquisition with token %llu is over",
                             lock->key + lock->prefix_len, (unsigned long long)read.fence);
@@ -556,6 +559,7 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
     if (status != VERROU_OK)
         return status;
     call->ttl_ms = ttl_ms;
+    call->started = lease_extend_started;
     call->hook = lease_extend_hook;
     *ret_call = call;
     return VERROU_OK;

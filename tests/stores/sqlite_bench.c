@@ -46,8 +46,8 @@ static plain plain_open(const char *synchronous)
     char pragma[128];
 
     snprintf(pragma, sizeof pragma, "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s", synchronous);
-    if (sqlite3_open_v2(test_file("-plain"), &p.db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
+    if (sqlite3_open_v2(test_file("-plain"), &p.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                        NULL) != SQLITE_OK ||
         sqlite3_exec(p.db, pragma, NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(p.db,
                      "create table if not exists verrou (key varchar(255) primary key not null,"

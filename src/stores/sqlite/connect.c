@@ -138,8 +138,8 @@ static void explain_path(const char *path, int system_errno, char *text, size_t 
     if (strlen(path) >= SQLITE_PATH_LIMIT) {
         snprintf(text, size, "the path is too long for SQLite (%zu bytes)", strlen(path));
     } else if (stat(folder, &st) != 0) {
-        snprintf(text, size, "its folder %s%s", errno == ENOENT ? "does not exist" : "cannot be used: ",
-                 errno == ENOENT ? "" : strerror(errno));
+        snprintf(text, size, "its folder %s%s",
+                 errno == ENOENT ? "does not exist" : "cannot be used: ", errno == ENOENT ? "" : strerror(errno));
     } else if (!S_ISDIR(st.st_mode)) {
         snprintf(text, size, "what should be its folder is a file");
     } else if (stat(path, &st) != 0 && errno == ENOENT) {

@@ -405,8 +405,7 @@ static void ops_undo(const sqlite_lane *lane, verrou_op *const *ops, size_t n, s
             op_reset(lane->state->host, ops[i]);
         if (ops[i]->result != VERROU_OP_UNSENT)
             continue;
-        op_fault(lane, ops[i], fault,
-                 unknown ? (wrote ? VERROU_OP_UNKNOWN : VERROU_OP_RETRY) : fault->result);
+        op_fault(lane, ops[i], fault, unknown ? (wrote ? VERROU_OP_UNKNOWN : VERROU_OP_RETRY) : fault->result);
     }
 }
 

@@ -35,7 +35,7 @@ typedef struct sqlite_waiters {
     struct sqlite_waited {
         uint32_t byte;
         uint32_t count;
-    } *waited; /* sorted by byte */
+    } * waited; /* sorted by byte */
     size_t count;
     size_t capacity;
 } sqlite_waiters;
@@ -105,10 +105,10 @@ typedef struct sqlite_lane {
     int64_t token; /* of the latest acquire */
     char *names[FILE_COUNT];
     sqlite_file_id files[FILE_COUNT];
-    char *folder;        /* of the files; NULL if they are in two */
-    sqlite_mark mark;    /* of the folder, when the files were last looked at */
-    unsigned releases;                   /* since the last pruning */
-    size_t cursor_len;                   /* pruning goes on behind this key */
+    char *folder;      /* of the files; NULL if they are in two */
+    sqlite_mark mark;  /* of the folder, when the files were last looked at */
+    unsigned releases; /* since the last pruning */
+    size_t cursor_len; /* pruning goes on behind this key */
     char cursor[VERROU_MAX_KEY + 1];
 } sqlite_lane;
 
@@ -117,8 +117,8 @@ typedef struct sqlite_fault {
     int code;                /* SQLite's extended code; 0 if the finding is our own */
     verrou_op_result result; /* RETRY or FAILED */
     bool retriable;
-    bool broken;             /* the connection should not be used again */
-    const char *name;        /* of the code; NULL if none */
+    bool broken;      /* the connection should not be used again */
+    const char *name; /* of the code; NULL if none */
     char text[448];
 } sqlite_fault;
 
@@ -170,8 +170,7 @@ verrou_status verrou__sqlite_watch_open(void *state, int64_t deadline_ms, void *
 void verrou__sqlite_watch_close(void *state, void *watch);
 int verrou__sqlite_watch_fd(void *state, void *watch);
 verrou_status verrou__sqlite_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
-verrou_status verrou__sqlite_watch_remove(void *state, void *watch, const char *key, size_t key_len,
-                                          verrou_error *err);
+verrou_status verrou__sqlite_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__sqlite_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
                                         verrou_error *err);
 
