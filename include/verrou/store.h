@@ -106,7 +106,11 @@ typedef struct verrou_database {
     /* Optional: the store's clock in epoch milliseconds. Without it, VERROU_CAP_SERVER_CLOCK is not claimed. */
     verrou_status (*now)(void *user, int64_t *ret_now_ms, verrou_error *err);
 
-    /* Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds. */
+    /*
+     * Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds. It is
+     * called by the holder, once the row is taken: a token drawn earlier could be smaller than that of somebody who came and
+     * went meanwhile. `fence` is therefore 0 in insert_lock and acquire_lock, and not read by get_lock.
+     */
     verrou_status (*next_fence)(void *user, const char *key, uint64_t *ret_fence, verrou_error *err);
 
     /* Optional: the store is being closed. */

@@ -368,7 +368,7 @@ VERROU_API VERROU_CHECK verrou_status verrou_lock_new(verrou_store *store, const
 /*
  * Make a handle from the JSON of verrou_lock_serialize() or of Verrou for Node.js: {"key","owner","ttl","expirationTime"} with
  * optional "store" and "fence"; other members are ignored. Its owner is fixed. Its remaining time is an estimate by the wall
- * clock until the first extend. Options: only keep_alive, max_hold_ms and the retry defaults count.
+ * clock until the first extend or inspect. Options: only keep_alive, max_hold_ms and the retry defaults count.
  * Nothing is sent. Errors: VERROU_EINVAL (what is malformed), VERROU_ENOMEM.
  */
 VERROU_API VERROU_CHECK verrou_status verrou_lock_restore(verrou_store *store, const char *json,
@@ -454,7 +454,10 @@ VERROU_API verrou_status verrou_lock_extend(verrou_lock *lock, int64_t ttl_ms, c
 VERROU_API verrou_status verrou_lock_is_locked(verrou_lock *lock, const verrou_call_options *options, int *ret_locked,
                                                verrou_error *err);
 
-/* verrou_store_inspect() of this lock's key. */
+/*
+ * verrou_store_inspect() of this lock's key. What the store says also corrects the local view of a lease: how long it lasts, or that it
+ * was lost.
+ */
 VERROU_API verrou_status verrou_lock_inspect(verrou_lock *lock, const verrou_call_options *options,
                                              verrou_info *ret_info, verrou_error *err);
 

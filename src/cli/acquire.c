@@ -88,13 +88,15 @@ static int failed(const cli_options *given, verrou_lock *lock, const waiting *w)
     return code;
 }
 
-static void give_back(verrou_lock *lock)
+bool give_back(verrou_lock *lock)
 {
     verrou_error err = VERROU_ERROR_INIT;
     verrou_status status = verrou_lock_release(lock, NULL, &err);
 
-    if (status && status != VERROU_ENOTOWNED)
-        say("warning: the lock could not be given back: %s", err.message);
+    if (!status || status == VERROU_ENOTOWNED)
+        return true;
+    say("warning: \"%s\" could not be given back: %s", verrou_lock_key(lock), error_text(status, &err));
+    return false;
 }
 
 bool acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_code,

@@ -93,6 +93,9 @@ int fail(int code, const char *format, ...) VERROU_PRINTF(2, 3);
  */
 int fail_status(verrou_status status, const verrou_error *err);
 
+/* The message of an error, or the text of its status if it has none. */
+const char *error_text(verrou_status status, const verrou_error *err);
+
 /* Control characters as \xNN, so that a key cannot steer a terminal. Never NULL unless out of memory; free it. */
 char *escaped(const char *text);
 
@@ -198,6 +201,9 @@ _Noreturn void signals_die(int signo);
  */
 bool acquire_interruptibly(const cli_options *given, verrou_lock *lock, verrou_queue *queue, int *ret_code,
                            int *ret_signal);
+
+/* Release a lock that nobody will use after all; whether it is free of this owner now. Says so if it is not. */
+bool give_back(verrou_lock *lock);
 
 /* HUP, INT, QUIT or TERM, if one has come since acquire_interruptibly() was called; else 0. */
 int acquire_signal(void);

@@ -14,17 +14,6 @@
 
 #define LOCK_LIMIT 65536
 
-static int give_back(verrou_lock *lock, int code)
-{
-    verrou_error err = VERROU_ERROR_INIT;
-
-    if (verrou_lock_release(lock, NULL, &err))
-        say("the lock could not be released again: %s", err.message);
-    else
-        say("\"%s\" is released again", verrou_lock_key(lock));
-    return code;
-}
-
 static int print_lock(verrou_lock *lock)
 {
     verrou_error err = VERROU_ERROR_INIT;
@@ -43,10 +32,15 @@ static int hand_over(verrou_lock *lock, int *ret_signal)
 {
     int code = print_lock(lock);
 
-    if (code)
-        return give_back(lock, code);
-    *ret_signal = acquire_signal();
-    return *ret_signal ? give_back(lock, EXIT_SIGNAL + *ret_signal) : EXIT_OK;
+    if (!code) {
+        *ret_signal = acquire_signal();
+        if (!*ret_signal)
+            return EXIT_OK;
+        code = EXIT_SIGNAL + *ret_signal;
+    }
+    if (give_back(lock))
+        say("\"%s\" is released again", verrou_lock_key(lock));
+    return code;
 }
 
 int command_acquire(const cli_options *given)

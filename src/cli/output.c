@@ -108,9 +108,14 @@ int fail(int code, const char *format, ...)
     return code;
 }
 
+const char *error_text(verrou_status status, const verrou_error *err)
+{
+    return *err->message ? err->message : verrou_status_text(status);
+}
+
 int fail_status(verrou_status status, const verrou_error *err)
 {
-    const char *message = err && *err->message ? err->message : verrou_status_text(status);
+    const char *message = error_text(status, err);
 
     switch (status) {
     case VERROU_OK:

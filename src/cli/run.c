@@ -86,7 +86,7 @@ static int acquired(const cli_options *given, const cli_store *s, verrou_lock *l
     int code = environment_for(lock, s, &env);
 
     if (code)
-        verrou_lock_release(lock, NULL, NULL);
+        give_back(lock);
     else
         code = supervise(given, lock, queue, guard, given->args + 1, env);
     free(env);

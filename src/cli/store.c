@@ -200,6 +200,7 @@ static int use_named(const cli_options *given, const char *lock_json, cli_store 
     verrou_manager_options options = VERROU_MANAGER_OPTIONS_INIT;
     verrou_error err = VERROU_ERROR_INIT;
     verrou_factory *factory = NULL;
+    const char *address;
     char *in_lock = given->store ? NULL : named_in(lock_json);
     verrou_status status;
 
@@ -213,8 +214,9 @@ static int use_named(const cli_options *given, const char *lock_json, cli_store 
         return fail_status(status, &err);
 
     s->store = verrou_factory_store(factory);
-    /* The child gets the name and the file: so no password has to be in its environment. */
-    s->env_store = strdup(verrou_store_name(s->store));
+    /* With a password in it the address is not told in full: then the child gets the name, to look up in the file. */
+    address = verrou_store_address(s->store);
+    s->env_store = strdup(strstr(address, "***") ? verrou_store_name(s->store) : address);
     s->env_config = realpath(s->config, NULL);
     return s->env_store && s->env_config ? EXIT_OK : out_of_memory();
 }

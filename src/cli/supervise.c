@@ -191,7 +191,7 @@ static bool may_go_on(supervisor *s)
     if (status == VERROU_ENOTOWNED || status == VERROU_ELOST)
         s->gone = true;
     else if (status)
-        say("warning: cannot renew the lease before going on: %s", err.message);
+        say("warning: cannot renew the lease before going on: %s", error_text(status, &err));
     return lease_is_live(s);
 }
 
@@ -369,7 +369,8 @@ static int start(supervisor *s, char **argv, char **envp)
     }
     setpgid(s->child, s->child);
     s->terminal.given_to = foreground ? s->child : 0; /* the child takes it, before it runs the program */
-    watch_lease(s);                                   /* tells the guard */
+    tell_guard(s, VERROU_FOREVER);
+    watch_lease(s); /* tells it until when */
     while (write(go[1], "", 1) < 0 && errno == EINTR)
         continue;
     signals_unblock();
@@ -436,21 +437,18 @@ static int finish(supervisor *s)
      * longer. */
     if (status)
         say("warning: %s, but \"%s\" could not be released (%s): %s", program_end(s, end), verrou_lock_key(s->lock),
-            lease_text(verrou_lock_remaining_ms(s->lock), left), err.message);
+            lease_text(verrou_lock_remaining_ms(s->lock), left), error_text(status, &err));
     return program_code(s);
 }
 
 static int not_started(supervisor *s, int error, const char *program)
 {
-    verrou_error err = VERROU_ERROR_INIT;
-
     if (s->child > 0) {
         guard_tell(s->guard, 0, VERROU_FOREVER);
         while (waitpid(s->child, NULL, 0) < 0 && errno == EINTR)
             continue;
     }
-    if (release(s, &err))
-        say("warning: \"%s\" could not be released: %s", verrou_lock_key(s->lock), err.message);
+    give_back(s->lock);
     if (s->child <= 0)
         return fail(EXIT_INTERNAL, "cannot start a process: %s", strerror(error));
     return fail(error == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE, "%s: %s", program, strerror(error));
@@ -501,7 +499,7 @@ int supervise(const cli_options *given, verrou_lock *lock, verrou_queue *queue, 
     no_limit.timeout_ms = VERROU_FOREVER;
     status = verrou_lock_wait_lost_async(lock, &no_limit, queue, on_lease_end, &s, &err);
     if (status) {
-        release(&s, NULL);
+        give_back(lock);
         terminal_close(&s.terminal);
         return fail_status(status, &err);
     }

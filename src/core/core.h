@@ -120,6 +120,8 @@ verrou_status verrou__factory_options_read(const verrou_factory_options *from, v
 verrou_status verrou__store_open_driver(const verrou_driver *driver, const char *url,
                                         const verrou_store_options *options, void *state,
                                         verrou_store **ret_store, verrou_error *err);
+/* Tests only: stores opened from now on start no threads; verrou__engine_step() does their work. */
+void verrou__set_test_manual(bool manual);
 
 /* ---- lock.c: what factories and managers add to public options ---- */
 verrou_status verrou__lock_new(verrou_store *store, const char *key, const verrou_lock_options *options,

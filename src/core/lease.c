@@ -234,6 +234,20 @@ void lease_acquire_hook(verrou__call *call)
         lease_begun(call->subject, call->engine, &call->owner_id, call->fence, call->expires_ms);
 }
 
+/*
+ * Which lease of the handle a call that changed the store has changed. A fixed owner without a token does not tell one lease from the next:
+ * it may have been the one acquired since.
+ */
+static uint32_t lease_changed_by(verrou_lock *lock, const verrou__call *call)
+{
+    struct lease_view view;
+
+    if (!lock->owner_is_fixed || call->want_fence != 0)
+        return call->lease;
+    lease_look(lock, &view);
+    return view.lease;
+}
+
 void lease_release_hook(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
@@ -241,13 +255,13 @@ void lease_release_hook(verrou__call *call)
 
     switch (call->status) {
     case VERROU_OK:
-        lease_over(lock, call->engine, call->lease, LEASE_NONE);
+        lease_over(lock, call->engine, lease_changed_by(lock, call), LEASE_NONE);
         break;
     case VERROU_ENOTOWNED:
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
         break;
     case VERROU_EUNKNOWN:
-        lease_over(lock, call->engine, call->lease, LEASE_RELEASING);
+        lease_over(lock, call->engine, lease_changed_by(lock, call), call->gone ? LEASE_LOST : LEASE_RELEASING);
         break;
     default: /* nothing was changed */
         if (keeping) {
@@ -258,18 +272,42 @@ void lease_release_hook(verrou__call *call)
     }
 }
 
+/* From now on the store may have shortened the lease. call->expires_ms keeps the end before. */
+void lease_extend_started(verrou__call *call)
+{
+    verrou_lock *lock = call->subject;
+    int64_t expires_ms = call->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : verrou_now_ms() + call->ttl_ms;
+
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease) {
+        call->expires_ms = lock->expires_ms;
+        if (lock->state == LEASE_HELD && expires_ms < lock->expires_ms)
+            lock->expires_ms = expires_ms;
+    }
+    pthread_mutex_unlock(&lock->mutex);
+}
+
+/* Nothing was changed: the end before is the end. */
+static void lease_put_end_back(verrou_lock *lock, const verrou__call *call)
+{
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease && lock->state == LEASE_HELD)
+        lock->expires_ms = call->expires_ms;
+    pthread_mutex_unlock(&lock->mutex);
+}
+
 /* Move the end of the lease. An extend whose answer was lost may have moved it to an earlier moment. */
 static void lease_move_end(verrou_lock *lock, const verrou__call *call)
 {
+    uint32_t lease = lease_changed_by(lock, call);
     int64_t expires_ms = call->expires_ms;
 
     pthread_mutex_lock(&lock->mutex);
-    if (call->status != VERROU_OK) {
+    if (call->status != VERROU_OK)
         expires_ms = call->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : call->first_sent_ms + call->ttl_ms;
-        if (expires_ms > lock->expires_ms)
-            expires_ms = lock->expires_ms;
-    }
-    if (lock->lease == call->lease && lock->state == LEASE_HELD)
+    if ((call->status != VERROU_OK || lease != call->lease) && expires_ms > lock->expires_ms)
+        expires_ms = lock->expires_ms;
+    if (lock->lease == lease && lock->state == LEASE_HELD)
         lock->expires_ms = expires_ms;
     pthread_mutex_unlock(&lock->mutex);
 }
@@ -295,7 +333,33 @@ void lease_extend_hook(verrou__call *call)
         lease_move_end(lock, call);
     else if (call->status == VERROU_ENOTOWNED)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
+    else if (call->begun && call->status != VERROU_ECLOSED)
+        lease_put_end_back(lock, call);
     lease_set_timer(lock, call->engine);
+}
+
+/* The store has looked at the key while no other request of this lease was on its way. */
+void lease_inspect_hook(verrou__call *call)
+{
+    char owner[VERROU_MAX_OWNER + 1];
+    verrou_lock *lock = call->subject;
+    struct lease_view view;
+
+    lease_look(lock, &view);
+    if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
+        return;
+    lock_owner_text(lock, &view.owner, owner);
+    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0)) {
+        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+    } else if (call->holder && call->op.remaining_ms >= 0) {
+        pthread_mutex_lock(&lock->mutex);
+        lock->expires_ms = call->op.remaining_ms == VERROU_FOREVER ? VERROU_FOREVER
+                                                                   : call->op.sent_ms + call->op.remaining_ms;
+        if (lock->fence == 0)
+            lock->fence = call->fence;
+        pthread_mutex_unlock(&lock->mutex);
+        lease_set_timer(lock, call->engine);
+    }
 }
 
 void lease_wait_started(verrou__call *call)

@@ -447,8 +447,8 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
                               struct lease_view *view, verrou__call **ret_call, verrou_error *err)
 {
     verrou__engine *engine = NULL;
-    verrou_call_options read;
-    verrou__call *call;
+    verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
+    verrou__call *call = NULL;
     verrou_status status = verrou__call_options(lock->store, options, &read, err);
 
     if (status == VERROU_OK)
@@ -459,6 +459,9 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
     if (view->state == LEASE_FOREIGN)
         return verrou__fail(err, VERROU_EFORK, "\"%s\": %s", lock->key + lock->prefix_len,
                             verrou_status_text(VERROU_EFORK));
+    /* The owner drawn for the first acquisition belongs to that one, which may be on its way: nothing else may use it. */
+    if (!view->ever && !lock->owner_is_fixed)
+        return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": it was never acquired", lock->key + lock->prefix_len);
     if (read.fence != 0 && view->fence != 0 && read.fence != view->fence)
         return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": the acquisition with token %llu is over",
                             lock->key + lock->prefix_len, (unsigned long long)read.fence);
@@ -505,7 +508,7 @@ static verrou_status release_call(verrou_lock *lock, const verrou_call_options *
                                   verrou_error *err)
 {
     struct lease_view view;
-    verrou__call *call;
+    verrou__call *call = NULL;
     verrou_status status = lease_op(lock, VERROU__RELEASE, options, &view, &call, err);
 
     if (status != VERROU_OK)
@@ -545,7 +548,7 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
                                  verrou__call **ret_call, verrou_error *err)
 {
     struct lease_view view;
-    verrou__call *call;
+    verrou__call *call = NULL;
     verrou_status status;
 
     if (ttl_ms == VERROU_DEFAULT)
@@ -556,6 +559,7 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
     if (status != VERROU_OK)
         return status;
     call->ttl_ms = ttl_ms;
+    call->started = lease_extend_started;
     call->hook = lease_extend_hook;
     *ret_call = call;
     return VERROU_OK;
@@ -586,18 +590,18 @@ verrou_status verrou_lock_extend_async(verrou_lock *lock, int64_t ttl_ms, const 
 
 /* ---- calls on the key ---- */
 
-static verrou_status key_call(verrou_lock *lock, verrou__call_kind kind, const verrou_call_options *options,
-                              verrou__call **ret_call, verrou_error *err)
+static verrou_status force_call(verrou_lock *lock, const verrou_call_options *options, verrou__call **ret_call,
+                                verrou_error *err)
 {
     if (!lock)
         return verrou__fail(err, VERROU_EINVAL, "lock is NULL");
-    return verrou__store_key_call(lock->store, kind, lock->key, lock->key_len, options, ret_call, err);
+    return verrou__store_key_call(lock->store, VERROU__FORCE, lock->key, lock->key_len, options, ret_call, err);
 }
 
 verrou_status verrou_lock_force_release(verrou_lock *lock, const verrou_call_options *options, verrou_error *err)
 {
     verrou__call *call = NULL;
-    verrou_status status = key_call(lock, VERROU__FORCE, options, &call, err);
+    verrou_status status = force_call(lock, options, &call, err);
 
     return status == VERROU_OK ? verrou__call_run(call, NULL, err) : status;
 }
@@ -609,15 +613,48 @@ verrou_status verrou_lock_force_release_async(verrou_lock *lock, const verrou_ca
     verrou_status status = check_async(lock, queue, done, err);
 
     if (status == VERROU_OK)
-        status = key_call(lock, VERROU__FORCE, options, &call, err);
+        status = force_call(lock, options, &call, err);
     return status == VERROU_OK ? verrou__call_submit(call, queue, done, user, err) : status;
+}
+
+/* What the store says of the key is also news about the own lease. */
+static verrou_status inspect_call(verrou_lock *lock, const verrou_call_options *options, verrou__call **ret_call,
+                                  verrou_error *err)
+{
+    verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
+    verrou__engine *engine = NULL;
+    struct lease_view view;
+    verrou__call *call;
+    verrou_status status;
+
+    if (!lock)
+        return verrou__fail(err, VERROU_EINVAL, "lock is NULL");
+    status = verrou__call_options(lock->store, options, &read, err);
+    if (status == VERROU_OK)
+        status = verrou__store_engine(lock->store, &engine, err);
+    if (status != VERROU_OK)
+        return status;
+    lease_look(lock, &view);
+    call = lease_call(lock, engine, VERROU__INSPECT, &view);
+    if (!call)
+        return verrou__nomem(err);
+    verrou__call_set_times(call, &read);
+    call->op.owner = NULL;
+    call->op.owner_len = 0;
+    call->want_fence = 0;
+    if (view.noted == LEASE_HELD)
+        call->hook = lease_inspect_hook;
+    else
+        call->series = NULL;
+    *ret_call = call;
+    return VERROU_OK;
 }
 
 verrou_status verrou_lock_inspect(verrou_lock *lock, const verrou_call_options *options, verrou_info *ret_info,
                                   verrou_error *err)
 {
     verrou__call *call = NULL;
-    verrou_status status = key_call(lock, VERROU__INSPECT, options, &call, err);
+    verrou_status status = inspect_call(lock, options, &call, err);
 
     return status == VERROU_OK ? verrou__call_run(call, ret_info, err) : status;
 }
@@ -629,7 +666,7 @@ verrou_status verrou_lock_inspect_async(verrou_lock *lock, const verrou_call_opt
     verrou_status status = check_async(lock, queue, done, err);
 
     if (status == VERROU_OK)
-        status = key_call(lock, VERROU__INSPECT, options, &call, err);
+        status = inspect_call(lock, options, &call, err);
     return status == VERROU_OK ? verrou__call_submit(call, queue, done, user, err) : status;
 }
 

@@ -1,14 +1,15 @@
 /*
  * registry.c - drivers by scheme: built in, registered by the application, or found as a shared library named after the scheme.
  *
- * A library is looked for beside libverrou first (its run path is its own folder), then along the linker's search path. What was
- * loaded stays loaded: its threads and handlers may outlive a store.
+ * A library is looked for beside libverrou first, then along the linker's search path. What was loaded stays loaded: its threads
+ * and handlers may outlive a store.
  */
 #include "core/registry.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_DRIVERS 32
 
@@ -129,6 +130,26 @@ verrou_status verrou_register_driver(const verrou_driver *driver, verrou_error *
     return status;
 }
 
+/*
+ * Looked for beside us by hand: the run path does not count where a sanitizer's runtime stands between us and dlopen(). A relative
+ * path is left alone, it may no longer lead here.
+ */
+static void *open_library(const char *file)
+{
+    Dl_info self;
+    const char *slash;
+    char *path;
+    void *library;
+
+    if (!dladdr((const void *)&mutex, &self) || !self.dli_fname || self.dli_fname[0] != '/')
+        return dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    slash = strrchr(self.dli_fname, '/');
+    path = verrou__format("%.*s%s", (int)(slash + 1 - self.dli_fname), self.dli_fname, file);
+    library = dlopen(path && access(path, F_OK) == 0 ? path : file, RTLD_NOW | RTLD_LOCAL);
+    verrou__free(path);
+    return library;
+}
+
 /* "redis+cluster" is served by libverrou-redis. */
 static verrou_status load(const char *scheme, const verrou_driver **ret_driver, verrou_error *err)
 {
@@ -144,7 +165,7 @@ static verrou_status load(const char *scheme, const verrou_driver **ret_driver, 
         status = verrou__nomem(err);
         goto done;
     }
-    library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    library = open_library(file);
     if (!library) {
         const char *why = dlerror();
 

@@ -33,6 +33,13 @@ struct verrou_store {
     size_t prefix_len;
 };
 
+static atomic_bool test_manual;
+
+void verrou__set_test_manual(bool manual)
+{
+    atomic_store(&test_manual, manual);
+}
+
 static const char *const common_settings[] = {"prefix", "timeout", "lanes", NULL};
 
 /* ---- opening ---- */
@@ -129,6 +136,7 @@ static verrou_status open_parsed(verrou_store *store, const verrou_store_options
     store->options.log = options->log;
     store->options.log_user = options->log_user;
     store->options.log_level = options->log_level ? options->log_level : VERROU_INFO;
+    store->options.manual = atomic_load(&test_manual);
     status = make_engine(store, &engine, err);
     if (status == VERROU_OK)
         atomic_store(&store->engine, engine);
@@ -330,7 +338,7 @@ verrou_status verrou__store_key_call(verrou_store *store, verrou__call_kind kind
                                      const verrou_call_options *options, verrou__call **ret_call, verrou_error *err)
 {
     verrou__engine *engine = NULL;
-    verrou_call_options read;
+    verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
     verrou__call *call;
     verrou_status status = verrou__call_options(store, options, &read, err);
 

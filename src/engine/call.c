@@ -464,10 +464,15 @@ static void call_failed(verrou__call *call)
         call_finish(call, call->error && call->error->status != VERROU_OK ? call->error->status : VERROU_ESTORAGE);
 }
 
+static bool call_changes_something(const verrou__call *call)
+{
+    return call->kind <= VERROU__FORCE || (call->kind == VERROU__SCHEMA && call->apply);
+}
+
 /* The answer was lost: ask again, with as much time again as a request has. */
 static void call_lost(verrou__call *call)
 {
-    if (!call->unknown) {
+    if (!call->unknown && call_changes_something(call)) {
         call->unknown = true;
         call->first_sent_ms = call->op.sent_ms;
     }
@@ -495,7 +500,7 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
     int64_t now_ms = engine_now(call->engine);
 
     call->expires_ms = expires_ms;
-    call->fence = call->op.fence ? call->op.fence : call->fence;
+    call->fence = call->op.fence;
     if (expires_ms <= now_ms) {
         /* The answer took longer than the lease. Whoever has the lock now, we do not rely on it. */
         call->unknown = true;
@@ -574,6 +579,7 @@ static void release_answered(verrou__call *call)
     if (gone && engine_now(call->engine) >= call->expires_ms) {
         /* It is gone, but it may have run out: then somebody else may have had the lock before our release. */
         call->unknown = false;
+        call->gone = true;
         call_finish(call, VERROU_EUNKNOWN);
         return;
     }
@@ -650,11 +656,6 @@ void call_answered(verrou__call *call)
 }
 
 /* ---- limits and cancelling ---- */
-
-static bool call_changes_something(const verrou__call *call)
-{
-    return call->kind <= VERROU__FORCE || (call->kind == VERROU__SCHEMA && call->apply);
-}
 
 /* No (further) answer in time, and no request is on its way. */
 static void call_out_of_time(verrou__call *call)
@@ -740,11 +741,15 @@ static void call_go(verrou__call *call)
 {
     verrou_error error = VERROU_ERROR_INIT;
 
+    call->begun = true;
     if (call->kind == VERROU__WAIT) {
         call_set_state(call, CALL_ASLEEP);
         call_arm(call);
-        if (call->started)
-            call->started(call);
+    }
+    if (call->started)
+        call->started(call);
+    if (call->kind == VERROU__WAIT) {
+        /* It is answered by what it waits for. */
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
         call_request(call);
     } else if (waits_join(call, &error) != VERROU_OK) {

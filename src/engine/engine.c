@@ -513,10 +513,16 @@ static void call_wait(verrou__call *call, struct verrou__sleeper *sleeper)
     engine_no_longer_appointed(engine, call);
 }
 
+/* Whoever runs a batch cannot leave before it is answered: not for a short deadline, nor when it may be cancelled. */
+static bool call_may_lead(const verrou__call *call)
+{
+    return !call->cancel && call->deadline_ms - call->start_ms >= call->engine->options.limit_ms;
+}
+
 static verrou_status call_run(verrou__call *call, verrou_info *info, struct verrou_sink **ret_sink, verrou_error *err)
 {
     verrou__engine *engine = call->engine;
-    struct verrou__sleeper sleeper = {.may_lead = call->deadline_ms - call->start_ms >= engine->options.limit_ms};
+    struct verrou__sleeper sleeper = {.may_lead = call_may_lead(call)};
     verrou_info told = VERROU_INFO_INIT;
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;

@@ -90,7 +90,7 @@ struct verrou__call {
     verrou_cancel *cancel;
     verrou__series *series;       /* NULL if the call may overlap with others */
     struct verrou_sink *sink;     /* list, check, schema */
-    verrou__call_hook started;    /* VERROU__WAIT: called when it begins to wait; may answer it */
+    verrou__call_hook started;    /* called when it is its turn in its series, before anything is sent. VERROU__WAIT: may answer it */
     verrou__call_hook hook;
     verrou__call_hook done_with;  /* called once when the call is freed, without the mutex: drop what `subject` holds */
     void *subject;                /* the lock */
@@ -104,12 +104,14 @@ struct verrou__call {
     int64_t holder_expires_ms;    /* -1 if not known */
     char *holder;                 /* NULL if not known */
     bool locked;                  /* inspect */
+    bool gone;                    /* release, EUNKNOWN: the lease is over, but it may have been before the release */
 
     /* The engine's own. */
     verrou__engine *engine;
     uint8_t state;
     bool answered;                /* the caller has its answer */
     bool stray;                   /* a request may have been, or may yet be, applied without anybody wanting it */
+    bool begun;                   /* its turn in its series came */
     bool giving_up;               /* answered, and a release is being sent in the background */
     bool last_try;                /* the attempt at attempts_end_ms is under way */
     bool permanent;               /* the lease was granted and is being made permanent */

@@ -142,8 +142,7 @@ void threads_wake_keeper(verrou__engine *engine)
 {
     if (engine->options.manual || threads_need_keeper(engine) != VERROU_OK || engine->keeper_wakes_ms == 0)
         return;
-    if (verrou__engine_next_ms(engine) >= engine->keeper_wakes_ms && !engine->dirty &&
-        engine->watch_state != WATCH_OPEN && !engine->stopping)
+    if (verrou__engine_next_ms(engine) >= engine->keeper_wakes_ms && !engine->dirty)
         return;
     engine->keeper_wakes_ms = 0;
     bell_ring(&engine->bell);

@@ -475,6 +475,89 @@ static void blocked_database_is_69_not_75(void **state)
     assert_int_equal(code_of("acquire", "k", "--no-wait", NULL), 0);
 }
 
+/* ---- answers that only an odd store gives ---- */
+
+static void use_odd_store(const char *url)
+{
+    setenv("LD_LIBRARY_PATH", VERROU_ODD_FOLDER, 1);
+    setenv("VERROU_STORE", url, 1);
+}
+
+/* An acquisition whose answer is lost is 69, never "not acquired"; the serialised lock goes to stderr, for whoever has
+ * to look after it. */
+static void unknown_outcome_is_69_and_shows_the_lock(void **state)
+{
+    job *j;
+
+    (void)state;
+    use_odd_store("odd:lost?timeout=200ms");
+    j = ran(69, NULL, "acquire", "k", "--wait", "100ms", NULL);
+    assert_contains(j->err_text, "verrou: outcome unknown: ");
+    assert_contains(j->err_text, "\n{\"key\":\"k\",\"owner\":\"");
+    assert_string_equal(j->out_text, "");
+    job_free(j);
+    j = ran(69, NULL, "run", "k", "--wait", "100ms", "--", "echo", "ran", NULL);
+    assert_contains(j->err_text, "verrou: outcome unknown: ");
+    assert_string_equal(j->out_text, "");
+    job_free(j);
+}
+
+/* A release that fails after the program has ended does not hide the program's exit code, nor is it hidden. */
+static void failed_release_keeps_the_exit_code(void **state)
+{
+    job *j;
+
+    (void)state;
+    use_odd_store("odd:brittle");
+    j = ran(3, NULL, "run", "k", "--", "sh", "-c", "exit 3", NULL);
+    assert_contains(j->err_text, "could not be released");
+    assert_contains(j->err_text, "the release is refused");
+    job_free(j);
+}
+
+/* Control characters in an owner do not reach the terminal, in answers as in messages. */
+static void owners_are_escaped(void **state)
+{
+    job *j;
+
+    (void)state;
+    use_odd_store("odd:held");
+    j = ran(0, NULL, "status", "k", NULL);
+    assert_contains(j->out_text, "locked by some\\x1b[1mone, time left unknown");
+    job_free(j);
+    j = ran(75, NULL, "acquire", "k", "--no-wait", NULL);
+    assert_contains(j->err_text, "is held by some\\x1b[1mone, time left unknown");
+    job_free(j);
+}
+
+/* What a store cannot do is 69, and said so. */
+static void unsupported_is_69(void **state)
+{
+    job *j;
+
+    (void)state;
+    use_odd_store("odd:plain");
+    j = ran(69, NULL, "list", NULL);
+    assert_contains(j->err_text, "verrou: not supported by this store: ");
+    job_free(j);
+    job_free(ran(0, NULL, "init", NULL));
+    job_free(ran(69, NULL, "schema", "apply", NULL));
+}
+
+/* A failing check is FAIL and 69. */
+static void failed_check_is_69(void **state)
+{
+    job *j;
+
+    (void)state;
+    use_odd_store("odd:sick");
+    j = ran(69, NULL, "doctor", NULL);
+    assert_contains(j->out_text, "FAIL  health: the store is sick");
+    job_free(j);
+    use_odd_store("odd:plain");
+    job_free(ran(0, NULL, "doctor", NULL));
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -501,6 +584,11 @@ int main(void)
         T(doctor_reports),
         T(unreachable_store_is_69),
         T(blocked_database_is_69_not_75),
+        T(unknown_outcome_is_69_and_shows_the_lock),
+        T(failed_release_keeps_the_exit_code),
+        T(owners_are_escaped),
+        T(unsupported_is_69),
+        T(failed_check_is_69),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

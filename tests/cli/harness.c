@@ -38,8 +38,9 @@ const char *path_of(const char *name)
 
 int setup(void **state)
 {
-    static const char *const cleared[] = {"VERROU_CONFIG", "LOCK_STORE",   "XDG_STATE_HOME", "XDG_CONFIG_HOME",
-                                          "VERROU_KEY",    "VERROU_FENCE", "VERROU_LOCK",    "VERROU_OWNER"};
+    static const char *const cleared[] = {"VERROU_CONFIG",   "LOCK_STORE",      "XDG_STATE_HOME",
+                                          "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "VERROU_KEY",
+                                          "VERROU_FENCE",    "VERROU_LOCK",     "VERROU_OWNER"};
     char store[160];
 
     (void)state;

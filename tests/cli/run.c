@@ -253,6 +253,24 @@ static void killed_supervisor_takes_the_program_along(void **state)
     }
 }
 
+/* Also where there is no end of the lease to watch for. */
+static void killed_supervisor_without_a_limit_takes_the_program_along(void **state)
+{
+    static const char *const options[][2] = {{"--ttl", "none"}, {"--on-lost", "warn"}};
+
+    (void)state;
+    for (size_t i = 0; i < 2; ++i) {
+        job *j = start("run", "k", options[i][0], options[i][1], "--", "sh", "-c", STAY_IN_GRANDCHILD, NULL);
+        wait_out(j, "ready");
+        kill(j->pid, SIGKILL);
+        wait_out_end(j);
+        assert_lacks(j->out_text, "survived");
+        assert_int_equal(end(j), -SIGKILL);
+        job_free(j);
+        job_free(ran(0, NULL, "force-release", "k", NULL));
+    }
+}
+
 /* ---- the lease is kept, and lost ---- */
 
 /* The program runs longer than its lease, which is kept alive: nobody else gets in. */
@@ -524,6 +542,7 @@ int main(void)
         T(signals_are_forwarded),
         T(signals_reach_grandchildren),
         T(killed_supervisor_takes_the_program_along),
+        T(killed_supervisor_without_a_limit_takes_the_program_along),
         T(lease_is_kept_alive),
         T(forced_release_ends_the_program),
         T(on_lost_kill_does_not_ask),

@@ -185,6 +185,9 @@ static void program_sees_the_store(void **state)
     j = ran(0, NULL, "run", "k", "--", "sh", "-c", "echo $VERROU_STORE && \"$COMMAND\" status \"$VERROU_KEY\"", NULL);
     assert_contains(j->out_text, getenv("VERROU_STORE"));
     job_free(j);
+    j = ran(0, NULL, "--config", two_stores("verrou.conf"), "run", "k", "--", "sh", "-c", "echo $VERROU_STORE", NULL);
+    assert_contains(j->out_text, path_of("one.db"));
+    job_free(j);
     job_free(ran(0, NULL, "--config", two_stores("verrou.conf"), "--store", "two", "run", "k", "--", "sh", "-c",
                  "cd / && \"$COMMAND\" status \"$VERROU_KEY\"", NULL));
     unsetenv("VERROU_STORE");

@@ -295,8 +295,9 @@ static void old_tombstones_are_pruned(void **unused)
     test_sql("with recursive n(i) as (select 1 union all select i + 1 from n where i < 500)"
              " insert into verrou select 'old' || i, '', 0, %lld from n",
              old);
-    test_sql("insert into verrou values ('a-young', '', 0, %lld), ('z-live', 'o', NULL, %lld), ('z-gone', 'o', 5, %lld)",
-             old + 7000000000LL, old, old);
+    test_sql(
+        "insert into verrou values ('a-young', '', 0, %lld), ('z-live', 'o', NULL, %lld), ('z-gone', 'o', 5, %lld)",
+        old + 7000000000LL, old, old);
     for (int i = 0; i < 64 * 6; i++) {
         test_acquire(&store, "k", "a");
         assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -315,9 +316,9 @@ static void a_batch_is_carried_out_in_order(void **unused)
 {
     test_store store = test_open(NULL);
     verrou_op ops[] = {
-        test_op(VERROU_OP_INSPECT, "k", NULL, 0, 0),        test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0),
-        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),      test_op(VERROU_OP_RELEASE, "k", "a", 0, 0),
-        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),      test_op(VERROU_OP_EXTEND, "k", "a", 1000, 0),
+        test_op(VERROU_OP_INSPECT, "k", NULL, 0, 0),       test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0),
+        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),     test_op(VERROU_OP_RELEASE, "k", "a", 0, 0),
+        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),     test_op(VERROU_OP_EXTEND, "k", "a", 1000, 0),
         test_op(VERROU_OP_ACQUIRE, "other", "a", 1000, 0),
     };
     static const verrou_op_result expected[] = {
@@ -352,8 +353,9 @@ static void a_failing_request_spares_its_neighbours(void **unused)
         };
 
         test_inspect(&store, "k");
-        test_sql("create trigger no before insert on verrou when new.key = 'bad' begin select raise(%s, 'not this'); end",
-                 actions[i]);
+        test_sql(
+            "create trigger no before insert on verrou when new.key = 'bad' begin select raise(%s, 'not this'); end",
+            actions[i]);
         assert_int_equal(test_execute(&store, ops, 4, NULL), VERROU_OK);
         assert_int_equal(ops[0].result, VERROU_OP_APPLIED);
         assert_int_equal(ops[1].result, VERROU_OP_FAILED);
@@ -443,7 +445,8 @@ static void inspecting_does_not_wait_for_a_writer(void **unused)
     (void)unused;
     test_acquire(&store, "k", "a");
     assert_int_equal(sqlite3_open(test_path, &writer), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(writer, "BEGIN IMMEDIATE; update verrou set owner = 'b'", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(writer, "BEGIN IMMEDIATE; update verrou set owner = 'b'", NULL, NULL, NULL),
+                     SQLITE_OK);
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     assert_string_equal(test_holder, "a");
     sqlite3_close(writer);
@@ -559,7 +562,8 @@ static void a_changed_table_is_read_anew(void **unused)
     test_sql("drop table verrou; create table verrou (key text, owner text, expiration bigint, fence bigint)");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
     assert_non_null(strstr(test_error, "unique index"));
-    test_sql("drop table verrou; create table verrou (key text collate nocase primary key, owner text, expiration bigint)");
+    test_sql(
+        "drop table verrou; create table verrou (key text collate nocase primary key, owner text, expiration bigint)");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_string_equal(test_event, "store.collation");
     assert_int_equal(test_acquire(&store, "K", "b"), VERROU_OP_REFUSED);
@@ -686,7 +690,8 @@ static void list_has_live_locks(void **unused)
     test_release(&store, "app:gone", "o3");
     test_acquire(&store, "APP:c", "o4");
     test_acquire(&store, "apq", "o5");
-    assert_int_equal(store.driver->list(store.state, store.lane, "app:", 4, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
+    assert_int_equal(store.driver->list(store.state, store.lane, "app:", 4, test_now_ms() + 5000, NULL, NULL),
+                     VERROU_OK);
     assert_string_equal(test_sink, "app:a o2 forever\napp:b o1 live\n");
     test_sink[0] = '\0';
     assert_int_equal(store.driver->list(store.state, store.lane, "", 0, test_now_ms() + 5000, NULL, NULL), VERROU_OK);

@@ -23,10 +23,10 @@ static struct {
     sqlite3_vfs vfs;
     sqlite3_vfs *real;
     failing what;
-    int code;       /* what to answer */
-    int countdown;  /* fail when it reaches 0 */
+    int code;      /* what to answer */
+    int countdown; /* fail when it reaches 0 */
     bool failed;
-    bool no_shm;    /* a filesystem without shared memory */
+    bool no_shm; /* a filesystem without shared memory */
 } shim;
 
 typedef struct {
@@ -503,6 +503,52 @@ static void a_deleted_log_is_noticed(void **unused)
     }
 }
 
+/*
+ * The same when nothing has happened in the folder for a while, so that the driver looks at no more than the folder's time; and with
+ * a link in that folder to a database in another one, of which the time says nothing.
+ */
+static void a_quiet_folder_hides_nothing(void **unused)
+{
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0);
+    verrou_error err = VERROU_ERROR_INIT;
+    char real[128], link[128];
+    test_store store, linked;
+
+    snprintf(real, sizeof real, "%s/sub", test_folder);
+    snprintf(link, sizeof link, "%s/link.db", test_folder);
+    mkdir(real, 0777);
+    strcat(real, "/real.db");
+    assert_int_equal(symlink(real, link), 0);
+    assert_int_equal(test_create(&linked, link, NULL, &err), VERROU_OK);
+    assert_int_equal(test_open_lane(&linked, &err), VERROU_OK);
+    store = test_open(NULL);
+    test_acquire(&store, "k", "a");
+    test_acquire(&linked, "k", "a");
+    sleep(5); /* the time that the driver wants to have passed */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
+        assert_int_equal(test_acquire(&linked, "k", "b"), VERROU_OP_REFUSED);
+    }
+
+    strcat(real, "-shm");
+    unlink(real);
+    assert_int_equal(test_execute(&linked, &op, 1, NULL), VERROU_ESTORAGE);
+    assert_int_equal(op.result, VERROU_OP_UNSENT);
+    test_close(&linked);
+    unlink(test_file("-shm"));
+    assert_int_equal(test_execute(&store, &op, 1, NULL), VERROU_ESTORAGE);
+    assert_int_equal(op.result, VERROU_OP_UNSENT);
+    test_close(&store);
+
+    *strrchr(real, '-') = '\0';
+    unlink(real);
+    strcat(real, "-wal");
+    unlink(real);
+    *strrchr(real, '/') = '\0';
+    rmdir(real);
+    (void)unused;
+}
+
 /* A symbolic link that is turned to another file counts as a replaced file. */
 static void a_turned_link_is_noticed(void **unused)
 {
@@ -533,8 +579,8 @@ static bool held_in(const char *path, const char *key, const char *owner)
     bool held = false;
 
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    if (sqlite3_prepare_v2(db, "select 1 from verrou where key = ? and owner = ? and expiration > 0", -1, &stmt, NULL) ==
-        SQLITE_OK) {
+    if (sqlite3_prepare_v2(db, "select 1 from verrou where key = ? and owner = ? and expiration > 0", -1, &stmt,
+                           NULL) == SQLITE_OK) {
         sqlite3_bind_text(stmt, 1, key, -1, SQLITE_STATIC);
         sqlite3_bind_text(stmt, 2, owner, -1, SQLITE_STATIC);
         held = sqlite3_step(stmt) == SQLITE_ROW;
@@ -550,8 +596,10 @@ static void crash_copy(char copy[PATH_MAX])
     char command[3 * PATH_MAX];
 
     snprintf(copy, PATH_MAX, "%s/crash.db", test_folder);
-    snprintf(command, sizeof command, "cd %s && rm -f crash.db* && for s in '' -wal -journal; do"
-             " if [ -e locks.db$s ]; then cp locks.db$s crash.db$s; fi; done", test_folder);
+    snprintf(command, sizeof command,
+             "cd %s && rm -f crash.db* && for s in '' -wal -journal; do"
+             " if [ -e locks.db$s ]; then cp locks.db$s crash.db$s; fi; done",
+             test_folder);
     assert_int_equal(system(command), 0);
 }
 
@@ -575,10 +623,8 @@ static void must_agree(const verrou_op *op, const char *path)
 static void batch_and_compare(test_store *store, void (*disarm)(void))
 {
     verrou_op ops[] = {
-        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
-        test_op(VERROU_OP_RELEASE, "base", "a", 0, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
+        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0), test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
+        test_op(VERROU_OP_RELEASE, "base", "a", 0, 0),      test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
         test_op(VERROU_OP_ACQUIRE, "two", "a", 60000, 0),
     };
     char copy[PATH_MAX];
@@ -823,6 +869,7 @@ int main(void)
         TEST(a_commit_that_readers_block_is_undone),
         TEST(a_replaced_file_is_noticed),
         TEST(a_deleted_log_is_noticed),
+        TEST(a_quiet_folder_hides_nothing),
         TEST(a_turned_link_is_noticed),
         TEST(every_write_fails_once),
         TEST(every_sync_fails_once),

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -112,8 +114,8 @@ static void die_in_transaction(int from_parent, int to_parent, const void *argum
 
     (void)argument;
     sqlite3_open(test_path, &db);
-    sqlite3_exec(db, "PRAGMA cache_spill=1; BEGIN IMMEDIATE; update verrou set owner = 'thief', expiration = NULL", NULL,
-                 NULL, NULL);
+    sqlite3_exec(db, "PRAGMA cache_spill=1; BEGIN IMMEDIATE; update verrou set owner = 'thief', expiration = NULL",
+                 NULL, NULL, NULL);
     test_tell(to_parent);
     test_await(from_parent);
 }
@@ -430,10 +432,49 @@ static void waits_are_counted(void **unused)
     test_close(&other);
 }
 
+static atomic_bool keep_going;
+
+static void *wait_and_leave(void *argument)
+{
+    test_store *store = argument;
+    void *watch = watch_open(store);
+
+    while (atomic_load(&keep_going)) {
+        store->driver->watch_add(store->state, watch, "k", 1, NULL);
+        store->driver->watch_read(store->state, watch, report, NULL, NULL);
+        store->driver->watch_remove(store->state, watch, "k", 1, NULL);
+        store->driver->caps(store->state);
+    }
+    store->driver->watch_close(store->state, watch);
+    return NULL;
+}
+
+/* The watch is used by another thread than the lane, as the engine does; meant for the thread sanitizer. */
+static void lane_and_watch_in_two_threads(void **unused)
+{
+    test_store store = test_open("synchronous=off");
+    pthread_t thread;
+
+    (void)unused;
+    atomic_store(&keep_going, true);
+    assert_int_equal(pthread_create(&thread, NULL, wait_and_leave, &store), 0);
+    for (int i = 0; i < 300; i++) {
+        if (i % 100 == 99) { /* a new connection, too */
+            store.driver->close(store.state, store.lane);
+            assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
+        }
+        assert_int_not_equal(others_after_release(&store, "k"), -1);
+    }
+    atomic_store(&keep_going, false);
+    pthread_join(thread, NULL);
+    assert_int_equal(others_after_release(&store, "k"), 0); /* our own waiter never counted */
+    test_close(&store);
+}
+
 /* A side file that somebody deleted is made anew, with all the waits in it. */
 static void a_deleted_side_file_is_made_anew(void **unused)
 {
-    test_store store = test_open(NULL), other = test_open(NULL);
+    test_store store = test_open(NULL), other = test_open(NULL), newcomer;
     void *watch = watch_open(&store);
 
     (void)unused;
@@ -441,11 +482,14 @@ static void a_deleted_side_file_is_made_anew(void **unused)
     assert_int_equal(others_after_release(&other, "one"), 1);
     assert_int_equal(unlink(test_file("-waiters")), 0);
     watch_key(&store, watch, "two");
-    assert_int_equal(others_after_release(&other, "one"), 1);
+    newcomer = test_open(NULL);
+    assert_int_equal(others_after_release(&newcomer, "one"), 1);
+    assert_int_equal(others_after_release(&newcomer, "two"), 1);
     assert_int_equal(others_after_release(&other, "two"), 1);
     store.driver->watch_close(store.state, watch);
     test_close(&store);
     test_close(&other);
+    test_close(&newcomer);
 }
 
 /* A side file that cannot be used costs fairness only: the answer is "not known". A planted link is not followed. */
@@ -512,6 +556,7 @@ int main(void)
         TEST(a_linked_database_is_watched),
         TEST(a_release_tells_of_waiters_elsewhere),
         TEST(waits_are_counted),
+        TEST(lane_and_watch_in_two_threads),
         TEST(a_deleted_side_file_is_made_anew),
         TEST(without_a_side_file_nothing_is_known),
         TEST(descriptors_of_a_watch_close_on_exec),

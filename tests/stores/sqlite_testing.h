@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <limits.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 #include <verrou/sqlite.h>
+#include <cmocka.h>
 
 /* The folder of the current test, and the database in it. Made and removed by test_setup() and test_teardown(). */
 extern char test_folder[64];
@@ -85,16 +85,16 @@ typedef struct test_child {
     int to;   /* what it reads */
 } test_child;
 test_child test_fork(void (*body)(int from_parent, int to_parent, const void *argument), const void *argument);
-void test_tell(int fd);    /* write one byte */
-bool test_await(int fd);   /* read one byte; false at end of file */
+void test_tell(int fd);           /* write one byte */
+bool test_await(int fd);          /* read one byte; false at end of file */
 int test_wait(test_child *child); /* close the pipes, wait, return the wait status */
 
 /* What a sink collects, one line an entry. */
 extern char test_sink[8192];
 
 /* The table as the original makes it. */
-#define ORIGINAL_TABLE                                                                                                 \
-    "create table `verrou` (`key` varchar(255) not null, `owner` varchar(255) not null, `expiration` bigint null, "     \
+#define ORIGINAL_TABLE                                                                                              \
+    "create table `verrou` (`key` varchar(255) not null, `owner` varchar(255) not null, `expiration` bigint null, " \
     "primary key (`key`))"
 
 #endif

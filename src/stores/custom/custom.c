@@ -4,8 +4,6 @@
  * it.
  */
 #include "stores/custom/custom.h"
-#include <stdarg.h>
-#include <stdio.h>
 
 verrou_status verrou__custom_check(const char *what, uint32_t version, const verrou__custom_call *calls, size_t count,
                                    verrou_error *err)
@@ -31,48 +29,17 @@ verrou_status verrou__custom_address(const char *settings, char **ret_url, verro
     return VERROU_OK;
 }
 
-/* Give the request an error of its own. Without memory it goes without text. */
-static void attach(verrou_op *op, const verrou_error *err)
-{
-    verrou_error *copy = verrou__malloc(sizeof *copy);
-
-    verrou__free(op->error);
-    op->error = copy;
-    if (copy)
-        *copy = *err;
-}
-
-void verrou__custom_answer(verrou_op *op, verrou_op_result result, int retriable, const char *format, ...)
-{
-    verrou_error err = VERROU_ERROR_INIT;
-    va_list args;
-
-    err.status = result == VERROU_OP_UNKNOWN ? VERROU_EUNKNOWN : VERROU_ESTORAGE;
-    err.retriable = retriable;
-    va_start(args, format);
-    vsnprintf(err.message, sizeof err.message, format, args);
-    va_end(args);
-    op->result = result;
-    attach(op, &err);
-}
-
 void verrou__custom_failed(verrou_op *op, const char *call, bool reads, verrou_status status, const verrou_error *err)
 {
-    verrou_error told = *err;
+    const char *message = err->message[0] ? err->message : "failed without a message";
+    verrou_op_result result = err->retriable ? VERROU_OP_RETRY : VERROU_OP_FAILED;
 
     if (status != VERROU_ESTORAGE && status != VERROU_EUNKNOWN) {
-        verrou__custom_answer(op, VERROU_OP_FAILED, 0, "%s returned %s, which it may not", call,
-                              verrou_status_name(status));
+        verrou__host.op_fail(op, VERROU_OP_FAILED, 0, NULL, "%s returned %s, which it may not", call,
+                             verrou_status_name(status));
         return;
     }
-
-    told.status = status;
-    if (told.message[0] == '\0')
-        snprintf(told.message, sizeof told.message, "failed without a message");
-    verrou__error_prefix(&told, "%s", call);
-    if (status == VERROU_ESTORAGE)
-        op->result = told.retriable ? VERROU_OP_RETRY : VERROU_OP_FAILED;
-    else
-        op->result = reads ? VERROU_OP_RETRY : VERROU_OP_UNKNOWN;
-    attach(op, &told);
+    if (status == VERROU_EUNKNOWN)
+        result = reads ? VERROU_OP_RETRY : VERROU_OP_UNKNOWN;
+    verrou__host.op_fail(op, result, result != VERROU_OP_FAILED, err->store_code, "%s: %s", call, message);
 }

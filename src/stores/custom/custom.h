@@ -5,7 +5,7 @@
 #ifndef VERROU_CUSTOM_H
 #define VERROU_CUSTOM_H
 
-#include "core/core.h"
+#include "core/host.h"
 
 /* One call of the caller's, for messages. */
 #define VERROU__CUSTOM_CALL(table, call) \
@@ -30,9 +30,4 @@ verrou_status verrou__custom_address(const char *settings, char **ret_url, verro
  * named.
  */
 void verrou__custom_failed(verrou_op *op, const char *call, bool reads, verrou_status status, const verrou_error *err);
-
-/* Set result and error text of a request. */
-void verrou__custom_answer(verrou_op *op, verrou_op_result result, int retriable, const char *format, ...)
-    VERROU_PRINTF(4, 5);
-
 #endif

@@ -159,7 +159,7 @@ static bool token_draw(struct database *db, verrou_op *op, uint64_t *ret_token)
     if (status != VERROU_OK)
         verrou__custom_failed(op, "next_fence", true, status, &err);
     else if (*ret_token == 0)
-        verrou__custom_answer(op, VERROU_OP_FAILED, 0, "next_fence gave 0, which is no token");
+        verrou__host.op_fail(op, VERROU_OP_FAILED, 0, NULL, "next_fence gave 0, which is no token");
     else
         return true;
     return false;
@@ -188,7 +188,7 @@ static void grant(struct database *db, verrou_op *op, int64_t now_ms)
         return;
     }
     if (op->ttl_ms != VERROU_FOREVER && verrou_now_ms() - op->sent_ms >= op->ttl_ms) {
-        verrou__custom_answer(op, VERROU_OP_RETRY, 1, "the lease ran out before its token was drawn");
+        verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the lease ran out before its token was drawn");
         give_back(db, op, now_ms);
         return;
     }
@@ -198,11 +198,9 @@ static void grant(struct database *db, verrou_op *op, int64_t now_ms)
 
 static void held(verrou_op *op, const verrou_row *row, int64_t now_ms)
 {
-    verrou__free(op->holder);
-    op->holder = verrou__strdup(row->owner);
-    op->holder_is_owner = op->owner && strcmp(row->owner, op->owner) == 0;
-    op->remaining_ms = row->expiration_ms == VERROU_FOREVER ? VERROU_FOREVER : row->expiration_ms - now_ms;
-    op->fence = 0;
+    int64_t left_ms = row->expiration_ms == VERROU_FOREVER ? VERROU_FOREVER : row->expiration_ms - now_ms;
+
+    verrou__host.holder(op, row->owner, strlen(row->owner), left_ms, 0);
 }
 
 /* Read the row. False if that failed: the request is answered then. */
@@ -268,8 +266,8 @@ static void acquire(struct database *db, verrou_op *op)
         }
         /* The holder has gone in between. */
     }
-    verrou__custom_answer(op, VERROU_OP_RETRY, 1, "the row cannot be taken though it is free, %d times over",
-                          MAX_ROUNDS);
+    verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the row cannot be taken though it is free, %d times over",
+                         MAX_ROUNDS);
 }
 
 /* ---- the others ---- */

@@ -133,9 +133,17 @@ static const char *doubtful_filesystem(const char *path)
         uint32_t magic;
         const char *name;
     } doubtful[] = {
-        {0x6969, "NFS"},        {0xff534d42, "SMB"},   {0xfe534d42, "SMB2"},     {0x517b, "SMB"},
-        {0x01021997, "9p"},     {0x65735546, "FUSE"},  {0x794c7630, "overlay"},  {0x5346414f, "AFS"},
-        {0x00c36400, "Ceph"},   {0x01161970, "GFS2"},  {0x786f4256, "VirtualBox shared folder"},
+        {0x6969, "NFS"},
+        {0xff534d42, "SMB"},
+        {0xfe534d42, "SMB2"},
+        {0x517b, "SMB"},
+        {0x01021997, "9p"},
+        {0x65735546, "FUSE"},
+        {0x794c7630, "overlay"},
+        {0x5346414f, "AFS"},
+        {0x00c36400, "Ceph"},
+        {0x01161970, "GFS2"},
+        {0x786f4256, "VirtualBox shared folder"},
     };
     struct statfs fs;
 
@@ -249,8 +257,8 @@ static int check_table(sqlite_lane *lane, verrou_sink *sink)
                                      : " has no column \"fence\": fencing tokens come from the clock alone; "
                                        "`schema apply` adds it");
     if (shape.folded)
-        bad |= host->finding(sink, VERROU_WARN, "collation", "keys are compared with %s: different keys may exclude each other",
-                             shape.collation);
+        bad |= host->finding(sink, VERROU_WARN, "collation",
+                             "keys are compared with %s: different keys may exclude each other", shape.collation);
     else
         bad |= host->finding(sink, VERROU_INFO, "collation", "keys are compared byte by byte");
     return bad ? SQLITE_NOMEM : check_counts(lane, sink);
@@ -266,7 +274,7 @@ static int check_integrity(sqlite_lane *lane, verrou_sink *sink)
     if (rc != SQLITE_OK)
         return rc;
     return host->finding(sink, good ? VERROU_INFO : VERROU_ERROR_LEVEL, "integrity", "%s", answer) ? SQLITE_NOMEM
-                                                                                                  : SQLITE_OK;
+                                                                                                   : SQLITE_OK;
 }
 
 verrou_status verrou__sqlite_check(void *context, void *lane_context, int64_t deadline_ms, verrou_sink *sink,

@@ -17,8 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* RETURNING, on which the acquire statement is built, came with 3.35.0. */
-#define OLDEST_SQLITE 3035000
+/* Upserts came with 3.24, the pragmas that table.c reads with 3.26, functions kept from triggers with 3.30. */
+#define OLDEST_SQLITE 3031000
+#define OLDEST_SQLITE_TEXT "3.31.0"
+
+/* A folder that changed less than this ago may change again without a new time: filesystems count in steps of up to 2 s. */
+#define MARK_AGE_S 3
 
 /* SQLite's unix VFS takes no longer path unless it was compiled otherwise. */
 #define SQLITE_PATH_LIMIT 512
@@ -134,8 +138,8 @@ static void explain_path(const char *path, int system_errno, char *text, size_t 
     if (strlen(path) >= SQLITE_PATH_LIMIT) {
         snprintf(text, size, "the path is too long for SQLite (%zu bytes)", strlen(path));
     } else if (stat(folder, &st) != 0) {
-        snprintf(text, size, "its folder %s%s", errno == ENOENT ? "does not exist" : "cannot be used: ",
-                 errno == ENOENT ? "" : strerror(errno));
+        snprintf(text, size, "its folder %s%s",
+                 errno == ENOENT ? "does not exist" : "cannot be used: ", errno == ENOENT ? "" : strerror(errno));
     } else if (!S_ISDIR(st.st_mode)) {
         snprintf(text, size, "what should be its folder is a file");
     } else if (stat(path, &st) != 0 && errno == ENOENT) {
@@ -319,7 +323,7 @@ static void file_identify(const char *name, sqlite_file_id *id)
  * The log and its index count too: two processes with different indexes do not see each other's locks. SQLite keeps
  * both from the first read of a connection until the last connection is closed.
  */
-bool verrou__sqlite_moved(const sqlite_lane *lane)
+static bool files_moved(const sqlite_lane *lane)
 {
     for (int i = 0; i < FILE_COUNT; i++) {
         struct stat st;
@@ -332,11 +336,51 @@ bool verrou__sqlite_moved(const sqlite_lane *lane)
     return false;
 }
 
+static sqlite_mark mark_of(const struct stat *st)
+{
+    sqlite_mark mark = {.device = st->st_dev, .inode = st->st_ino};
+    struct timespec now;
+
+#ifdef __APPLE__
+    mark.changed = st->st_ctimespec;
+#else
+    mark.changed = st->st_ctim;
+#endif
+    clock_gettime(CLOCK_REALTIME, &now);
+    mark.trusted = now.tv_sec - mark.changed.tv_sec > MARK_AGE_S;
+    return mark;
+}
+
+/*
+ * One stat() a batch as a rule: while the folder's change time stands still, nothing in it was deleted, replaced or made. The
+ * folder is looked at before the files, so that what changes in between shows the next time.
+ */
+bool verrou__sqlite_moved(sqlite_lane *lane)
+{
+    sqlite_mark mark = {.trusted = false};
+    const sqlite_mark *last = &lane->mark;
+    struct stat st;
+
+    if (lane->folder && stat(lane->folder, &st) == 0) {
+        mark = mark_of(&st);
+        if (last->trusted && mark.trusted && mark.changed.tv_nsec == last->changed.tv_nsec &&
+            mark.changed.tv_sec == last->changed.tv_sec && mark.inode == last->inode && mark.device == last->device)
+            return false;
+    }
+    lane->state->generation++;
+    lane->mark = mark;
+    if (!files_moved(lane))
+        return false;
+    lane->mark.trusted = false;
+    return true;
+}
+
 static bool files_identify(sqlite_lane *lane)
 {
     const verrou_host *host = lane->state->host;
     const char *real = sqlite3_db_filename(lane->db, "main");
     static const char *const suffixes[FILE_COUNT] = {"", "-wal", "-shm"};
+    struct stat st;
     int moved = 0;
 
     for (int i = 0; i < (lane->wal ? FILE_COUNT : 1); i++) {
@@ -349,6 +393,13 @@ static bool files_identify(sqlite_lane *lane)
         memcpy(lane->names[i], base, len);
         strcpy(lane->names[i] + len, suffixes[i]);
         file_identify(lane->names[i], &lane->files[i]);
+    }
+    /* A link to the database in another folder could be turned without a trace in this one. */
+    if (lstat(lane->state->path, &st) == 0 && !S_ISLNK(st.st_mode)) {
+        lane->folder = host->malloc(PATH_MAX);
+        if (!lane->folder)
+            return false;
+        folder_of(lane->state->path, lane->folder);
     }
     /* Replaced between SQLite's open() and our stat(): no file has this number, so that the first batch notices. */
     if (sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved)
@@ -424,7 +475,7 @@ static bool library_fits(sqlite_fault *fault)
 {
     if (sqlite3_libversion_number() < OLDEST_SQLITE) {
         verrou__sqlite_fault_set(fault, VERROU_OP_FAILED, false,
-                                 "SQLite %s is too old for the store, which needs 3.35.0 or later",
+                                 "SQLite %s is too old for the store, which needs " OLDEST_SQLITE_TEXT " or later",
                                  sqlite3_libversion());
         return false;
     }
@@ -459,6 +510,7 @@ bool verrou__sqlite_connect(sqlite_lane *lane, bool create, sqlite_fault *fault)
         verrou__sqlite_disconnect(lane);
         return false;
     }
+    verrou__sqlite_waiters_move(lane->state);
     return true;
 }
 
@@ -470,6 +522,9 @@ void verrou__sqlite_disconnect(sqlite_lane *lane)
         lane->names[i] = NULL;
         lane->files[i].known = false;
     }
+    lane->state->host->free(lane->folder);
+    lane->folder = NULL;
+    lane->mark.trusted = false;
     sqlite3_close(lane->db);
     lane->db = NULL;
 }

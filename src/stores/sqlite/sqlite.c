@@ -291,7 +291,6 @@ static int op_acquire(sqlite_lane *lane, transaction *tx, verrou_op *op)
     sqlite_state *state = lane->state;
     sqlite3_stmt *stmt = lane->statements[STATEMENT_ACQUIRE];
     int64_t token = tx->now_us > state->floor ? tx->now_us : state->floor;
-    bool taken;
     int rc;
 
     bind_key(stmt, op);
@@ -299,19 +298,16 @@ static int op_acquire(sqlite_lane *lane, transaction *tx, verrou_op *op)
     sqlite3_bind_int64(stmt, 3, tx->now_ms);
     sqlite3_bind_int64(stmt, 4, token);
     bind_expiration(stmt, op, tx);
+    lane->token = token; /* of a new row; verrou_token() overwrites it if there is one */
     rc = sqlite3_step(stmt);
-    taken = rc == SQLITE_ROW;
-    if (taken) {
-        op->fence = (uint64_t)sqlite3_column_int64(stmt, 0);
-        rc = sqlite3_step(stmt);
-    }
     statement_end(stmt, tx);
     if (rc != SQLITE_DONE)
         return rc;
-    if (!taken)
+    if (sqlite3_changes(lane->db) == 0)
         return acquire_refused(lane, tx, op);
 
     op->result = VERROU_OP_APPLIED;
+    op->fence = (uint64_t)lane->token;
     /* Nothing is stored that the next token could be compared with. */
     if (!lane->shape.fenced)
         state->floor = token + 1;
@@ -409,8 +405,7 @@ static void ops_undo(const sqlite_lane *lane, verrou_op *const *ops, size_t n, s
             op_reset(lane->state->host, ops[i]);
         if (ops[i]->result != VERROU_OP_UNSENT)
             continue;
-        op_fault(lane, ops[i], fault,
-                 unknown ? (wrote ? VERROU_OP_UNKNOWN : VERROU_OP_RETRY) : fault->result);
+        op_fault(lane, ops[i], fault, unknown ? (wrote ? VERROU_OP_UNKNOWN : VERROU_OP_RETRY) : fault->result);
     }
 }
 

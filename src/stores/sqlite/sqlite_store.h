@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 #include <verrou/store.h>
 
 #define SQLITE_STORE_MAX_TABLE 64
@@ -27,11 +28,14 @@
 /* The keys for which this process waits, as locks on bytes of the side file; see waiters.c. */
 typedef struct sqlite_waiters {
     pthread_mutex_t mutex;
-    int fd; /* -1: not open */
+    int fd;              /* -1: not open */
+    char *path;          /* of the side file, once it is known */
+    uint64_t generation; /* of the folder, when the file was last looked for by a releaser */
+    bool absent;         /* it was not there then */
     struct sqlite_waited {
         uint32_t byte;
         uint32_t count;
-    } *waited; /* sorted by byte */
+    } * waited; /* sorted by byte */
     size_t count;
     size_t capacity;
 } sqlite_waiters;
@@ -44,7 +48,8 @@ typedef struct sqlite_state {
     bool autocreate;
     char table[SQLITE_STORE_MAX_TABLE + 1];
     atomic_uint caps;
-    int64_t floor; /* no token below this one is given; used by the one lane only */
+    int64_t floor;       /* no token below this one is given. This and the next are used by the one lane only */
+    uint64_t generation; /* changes whenever something in the folder may have changed */
     sqlite_waiters waiters;
 } sqlite_state;
 
@@ -80,6 +85,14 @@ typedef struct sqlite_file_id {
 
 enum { FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_COUNT };
 
+/* What changes with every file that is made, deleted or renamed in a folder. */
+typedef struct sqlite_mark {
+    dev_t device;
+    ino_t inode;
+    struct timespec changed;
+    bool trusted;
+} sqlite_mark;
+
 typedef struct sqlite_lane {
     sqlite_state *state;
     sqlite3 *db; /* NULL until the file exists */
@@ -89,10 +102,13 @@ typedef struct sqlite_lane {
     sqlite_shape shape;
     int64_t deadline_ms; /* of the call being served: the busy handler ends here */
     unsigned busy_tries;
+    int64_t token; /* of the latest acquire */
     char *names[FILE_COUNT];
     sqlite_file_id files[FILE_COUNT];
-    unsigned releases;                   /* since the last pruning */
-    size_t cursor_len;                   /* pruning goes on behind this key */
+    char *folder;      /* of the files; NULL if they are in two */
+    sqlite_mark mark;  /* of the folder, when the files were last looked at */
+    unsigned releases; /* since the last pruning */
+    size_t cursor_len; /* pruning goes on behind this key */
     char cursor[VERROU_MAX_KEY + 1];
 } sqlite_lane;
 
@@ -101,8 +117,8 @@ typedef struct sqlite_fault {
     int code;                /* SQLite's extended code; 0 if the finding is our own */
     verrou_op_result result; /* RETRY or FAILED */
     bool retriable;
-    bool broken;             /* the connection should not be used again */
-    const char *name;        /* of the code; NULL if none */
+    bool broken;      /* the connection should not be used again */
+    const char *name; /* of the code; NULL if none */
     char text[448];
 } sqlite_fault;
 
@@ -111,7 +127,7 @@ typedef struct sqlite_fault {
 bool verrou__sqlite_connect(sqlite_lane *lane, bool create, sqlite_fault *fault);
 void verrou__sqlite_disconnect(sqlite_lane *lane);
 /* Whether the files under the path are no longer those that were opened. */
-bool verrou__sqlite_moved(const sqlite_lane *lane);
+bool verrou__sqlite_moved(sqlite_lane *lane);
 /* Say what a code of SQLite means here. `detail` may be NULL. */
 void verrou__sqlite_explain(const sqlite_lane *lane, sqlite3 *db, int code, sqlite_fault *fault);
 void verrou__sqlite_fault_set(sqlite_fault *fault, verrou_op_result result, bool retriable, const char *format, ...)
@@ -154,8 +170,7 @@ verrou_status verrou__sqlite_watch_open(void *state, int64_t deadline_ms, void *
 void verrou__sqlite_watch_close(void *state, void *watch);
 int verrou__sqlite_watch_fd(void *state, void *watch);
 verrou_status verrou__sqlite_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
-verrou_status verrou__sqlite_watch_remove(void *state, void *watch, const char *key, size_t key_len,
-                                          verrou_error *err);
+verrou_status verrou__sqlite_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__sqlite_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
                                         verrou_error *err);
 
@@ -165,8 +180,13 @@ void verrou__sqlite_waiters_done(sqlite_state *state);
 /* Show, and no longer show, that this process waits for a key. Never fails loudly: it costs fairness only. */
 void verrou__sqlite_waiters_add(sqlite_state *state, const char *key, size_t key_len);
 void verrou__sqlite_waiters_remove(sqlite_state *state, const char *key, size_t key_len);
-/* 1 if another process waits for the key (or one with the same byte), 0 if not, -1 if that cannot be told. */
+/*
+ * 1 if another process waits for the key (or one with the same byte), 0 if not, -1 if that cannot be told. Called by the
+ * lane only.
+ */
 int verrou__sqlite_waiters_ask(sqlite_state *state, const char *key, size_t key_len);
+/* A new connection may lead to another place than the last: look for the file anew. */
+void verrou__sqlite_waiters_move(sqlite_state *state);
 
 /* The path of the database with symbolic links followed, as SQLite does before it names its companions. */
 bool verrou__sqlite_real_path(const sqlite_state *state, char out[PATH_MAX]);

@@ -210,7 +210,8 @@ bool verrou__sqlite_shape(sqlite_lane *lane, sqlite_shape *shape, sqlite_fault *
  * Parameters: ?1 key, ?2 owner, ?3 now, ?4 fence (a candidate for acquire, a condition elsewhere), ?5 the new expiration.
  * %T the table, %M the row that would collide with the key, %X the row of exactly this key.
  *
- * ACQUIRE is one statement: it inserts, or takes over a row that is free. The stored token may be NULL in a table of somebody else's,
+ * ACQUIRE is one statement: it inserts, or takes over a row that is free. Its token is handed out by the function verrou_token(), and
+ * not by RETURNING, for which SQLite opens a temporary table each time: that doubled the time of an acquire. The stored token may be NULL in a table of somebody else's,
  * and must stay below 2^53: a row at the limit is refused rather than given a token that does not grow.
  *
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
@@ -218,8 +219,8 @@ bool verrou__sqlite_shape(sqlite_lane *lane, sqlite_shape *shape, sqlite_fault *
 static const char *const fenced_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] = "INSERT INTO %T (key, owner, expiration, fence) VALUES (?1, ?2, ?5, ?4)"
                           " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = excluded.expiration,"
-                          " fence = max(coalesce(fence, 0) + 1, excluded.fence)"
-                          " WHERE expiration <= ?3 AND coalesce(fence, 0) < " MAX_FENCE " RETURNING fence",
+                          " fence = verrou_token(coalesce(fence, 0) + 1, excluded.fence)"
+                          " WHERE expiration <= ?3 AND coalesce(fence, 0) < " MAX_FENCE,
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = ?2 COLLATE BINARY"
                           " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence = ?4)",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = ?5 WHERE %X AND owner = ?2 COLLATE BINARY"
@@ -235,7 +236,7 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
 static const char *const plain_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] = "INSERT INTO %T (key, owner, expiration) VALUES (?1, ?2, ?5)"
                           " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = excluded.expiration"
-                          " WHERE expiration <= ?3 RETURNING ?4",
+                          " WHERE expiration <= ?3 AND ?4 IS NOT NULL",
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = ?2 COLLATE BINARY"
                           " AND (expiration IS NULL OR expiration > ?3) AND ?4 IS NOT NULL",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = ?5 WHERE %X AND owner = ?2 COLLATE BINARY"
@@ -250,6 +251,18 @@ static const char *const common_sql[STATEMENT_COUNT] = {
     [STATEMENT_COMMIT] = "COMMIT",
     [STATEMENT_ROLLBACK] = "ROLLBACK",
 };
+
+/* verrou_token(a, b): the larger one, which is also noted in the lane. */
+static void token_function(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    sqlite_lane *lane = sqlite3_user_data(context);
+    int64_t next = sqlite3_value_int64(values[0]);
+    int64_t candidate = sqlite3_value_int64(values[1]);
+
+    (void)count;
+    lane->token = next > candidate ? next : candidate;
+    sqlite3_result_int64(context, lane->token);
+}
 
 /* Put the names into a template. NULL when out of memory. */
 static char *expand(const sqlite_lane *lane, const char *template)
@@ -279,7 +292,8 @@ static char *expand(const sqlite_lane *lane, const char *template)
 static int statements_prepare(sqlite_lane *lane)
 {
     const char *const *by_shape = lane->shape.fenced ? fenced_sql : plain_sql;
-    int rc = SQLITE_OK;
+    int rc = sqlite3_create_function_v2(lane->db, "verrou_token", 2, SQLITE_UTF8 | SQLITE_DIRECTONLY, lane,
+                                        token_function, NULL, NULL, NULL);
 
     for (int i = 0; i < STATEMENT_COUNT && rc == SQLITE_OK; i++) {
         const char *template = common_sql[i] ? common_sql[i] : by_shape[i];

@@ -9,8 +9,8 @@
  * drop them; all go through one description, which keeps our own waiters from counting. The hash is part of the format. Two keys may
  * share a byte: then a releaser steps back once without need.
  *
- * The file is made by the first waiter, so that a database without waiters has none. A releaser that has it not open tries to
- * open it, which costs about a microsecond if there is none. If it cannot be had, the answer is "not known".
+ * The file is made by the first waiter, so that a database without waiters has none. A releaser looks for it only after something in
+ * the folder changed, which the lane knows anyway. If it cannot be had, the answer is "not known".
  */
 #include "sqlite_store.h"
 
@@ -32,6 +32,7 @@ void verrou__sqlite_waiters_done(sqlite_state *state)
     if (state->waiters.fd >= 0)
         close(state->waiters.fd);
     state->host->free(state->waiters.waited);
+    state->host->free(state->waiters.path);
     pthread_mutex_destroy(&state->waiters.mutex);
 }
 
@@ -61,29 +62,57 @@ static void byte_lock(const sqlite_waiters *waiters, short type, uint32_t byte)
         (void)fcntl(waiters->fd, F_OFD_SETLK, &lock);
 }
 
+/* Know the path: links are followed once, since the file lies beside the database itself. */
+static bool path_find(sqlite_state *state)
+{
+    char path[PATH_MAX];
+    size_t len;
+
+    if (state->waiters.path)
+        return true;
+    if (!verrou__sqlite_real_path(state, path))
+        return false;
+    len = strlen(path);
+    state->waiters.path = state->host->malloc(len + sizeof "-waiters");
+    if (!state->waiters.path)
+        return false;
+    memcpy(state->waiters.path, path, len);
+    strcpy(state->waiters.path + len, "-waiters");
+    return true;
+}
+
 /* Have the file open, and make it if `create`. It was removed? Then others use a new one, and so must we. */
 static void file_open(sqlite_state *state, bool create)
 {
     sqlite_waiters *waiters = &state->waiters;
-    char path[PATH_MAX];
     struct stat st;
-    size_t len;
 
     if (waiters->fd >= 0 && (fstat(waiters->fd, &st) != 0 || st.st_nlink == 0)) {
         close(waiters->fd);
         waiters->fd = -1;
     }
-    if (waiters->fd >= 0 || !verrou__sqlite_real_path(state, path))
+    if (waiters->fd >= 0 || !path_find(state))
         return;
-    len = strlen(path);
-    if (len + sizeof "-waiters" > sizeof path)
-        return;
-    strcpy(path + len, "-waiters");
 
     /* Reading is enough for read locks and for asking: users who may not write the file can take part. */
-    waiters->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT : 0), 0666);
+    waiters->fd = open(waiters->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT : 0), 0666);
+    waiters->absent = waiters->fd < 0 && errno == ENOENT;
     for (size_t i = 0; i < waiters->count; i++)
         byte_lock(waiters, F_RDLCK, waiters->waited[i].byte);
+}
+
+void verrou__sqlite_waiters_move(sqlite_state *state)
+{
+    sqlite_waiters *waiters = &state->waiters;
+
+    pthread_mutex_lock(&waiters->mutex);
+    if (waiters->fd >= 0)
+        close(waiters->fd);
+    waiters->fd = -1;
+    state->host->free(waiters->path);
+    waiters->path = NULL;
+    file_open(state, waiters->count > 0);
+    pthread_mutex_unlock(&waiters->mutex);
 }
 
 /* Where `byte` is in the sorted list, or belongs. */
@@ -160,11 +189,13 @@ int verrou__sqlite_waiters_ask(sqlite_state *state, const char *key, size_t key_
     int others = -1;
 
     pthread_mutex_lock(&waiters->mutex);
-    errno = 0;
-    file_open(state, false);
+    if (waiters->generation != state->generation) {
+        waiters->generation = state->generation;
+        file_open(state, false);
+    }
     if (waiters->fd >= 0 && fcntl(waiters->fd, F_OFD_GETLK, &lock) == 0)
         others = lock.l_type != F_UNLCK;
-    else if (waiters->fd < 0 && errno == ENOENT)
+    else if (waiters->fd < 0 && waiters->absent)
         others = 0; /* nobody has ever waited */
     pthread_mutex_unlock(&waiters->mutex);
     return others;
@@ -180,6 +211,11 @@ void verrou__sqlite_waiters_add(sqlite_state *state, const char *key, size_t key
 void verrou__sqlite_waiters_remove(sqlite_state *state, const char *key, size_t key_len)
 {
     (void)state, (void)key, (void)key_len;
+}
+
+void verrou__sqlite_waiters_move(sqlite_state *state)
+{
+    (void)state;
 }
 
 int verrou__sqlite_waiters_ask(sqlite_state *state, const char *key, size_t key_len)

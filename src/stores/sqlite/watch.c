@@ -37,8 +37,8 @@ typedef struct sqlite_watch {
 
 static verrou_status watch_fail(const sqlite_state *state, const char *what, verrou_error *err)
 {
-    return state->host->fail(err, VERROU_ESTORAGE, 1, NULL, "database %s: cannot watch for releases: %s: %s", state->path,
-                             what, strerror(errno));
+    return state->host->fail(err, VERROU_ESTORAGE, 1, NULL, "database %s: cannot watch for releases: %s: %s",
+                             state->path, what, strerror(errno));
 }
 
 void verrou__sqlite_watch_close(void *context, void *watch_context)
@@ -208,8 +208,8 @@ static int events_read(const sqlite_watch *watch)
     }
 }
 
-verrou_status verrou__sqlite_watch_read(void *context, void *watch_context, verrou_watch_fn report, void *report_context,
-                                        verrou_error *err)
+verrou_status verrou__sqlite_watch_read(void *context, void *watch_context, verrou_watch_fn report,
+                                        void *report_context, verrou_error *err)
 {
     sqlite_state *state = context;
     sqlite_watch *watch = watch_context;
