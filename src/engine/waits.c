@@ -258,7 +258,7 @@ static void waits_fail_others(verrou__engine *engine, struct verrou__waits *wait
     if (waits->failing)
         return;
     waits->failing = true;
-    while (waits->head && waits->head->joined_ms <= since_ms) {
+    while (waits->head && waits->head->state == CALL_BEHIND && waits->head->joined_ms <= since_ms) {
         verrou__call *next = waits->head;
 
         call_keep_error(next, failed->error);
@@ -291,7 +291,8 @@ void waits_leave(verrou__call *call)
         return;
     if (was_first && (call->status == VERROU_ESTORAGE || call->status == VERROU_EUNKNOWN)) {
         waits->refused = false;
-        waits_fail_others(engine, waits, call);
+        if (call->fail_by_ms && engine_now(engine) >= call->fail_by_ms)
+            waits_fail_others(engine, waits, call);
     }
     next = waits->head;
     if (!next) {
