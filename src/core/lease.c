@@ -368,7 +368,9 @@ void lease_inspect_hook(verrou__call *call)
     if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
         return;
     lock_owner_text(lock, &view.owner, owner);
-    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0)) {
+    /* A fixed owner may hold the lock by another acquisition, which the token tells. */
+    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0) ||
+        (call->fence != 0 && view.fence != 0 && call->fence != view.fence)) {
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
     } else if (call->holder && call->op.remaining_ms >= 0) {
         pthread_mutex_lock(&lock->mutex);

@@ -370,6 +370,7 @@ bool engine_lead(verrou__engine *engine, const verrou__call *leader)
     pthread_mutex_unlock(&engine->mutex);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
+    engine->latency_x8 += engine_now(engine) - ops[0]->sent_ms - engine->latency_x8 / 8;
     if (status == VERROU_OK)
         lane->state = LANE_IDLE;
     else

@@ -112,6 +112,8 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
+    int64_t latency_x8; /* eight times the running mean of what a batch took, in milliseconds */
+
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
     atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
