@@ -37,7 +37,7 @@ static void released(void *user, const verrou_result *result)
     finish(job, "release", result);
 }
 
-/* A callback may make further calls; this one works a little, which blocks the loop, and gives the lock back. */
+/* A callback may make further calls. Here the work would be started; this one gives the lock back at once. */
 static void acquired(void *user, const verrou_result *result)
 {
     struct job *job = user;

@@ -9,14 +9,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Make it; `path` is the pattern for mkdtemp(3). */
-static inline char *folder_make(char *path)
+enum { FOLDER_PATH = 128 };
+
+/* Make it where temporary files belong, and write its path. */
+static inline void folder_make(char path[FOLDER_PATH])
 {
+    const char *place = getenv("TMPDIR");
+
+    snprintf(path, FOLDER_PATH, "%s/verrou-XXXXXX", place && place[0] ? place : P_tmpdir);
     if (!mkdtemp(path)) {
         perror(path);
         exit(1);
     }
-    return path;
 }
 
 /* Remove the folder and the files in it. */

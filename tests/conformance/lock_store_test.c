@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <verrou/conformance.h>
 
-static char path[128];
+static char path[FOLDER_PATH + 16];
 
 static verrou_status open_file(void *user, verrou_store **ret_store, verrou_error *err)
 {
@@ -79,7 +79,7 @@ static int processes_count(const char *folder)
 
 int main(void)
 {
-    char folder[] = "/tmp/verrou-file-XXXXXX";
+    char folder[FOLDER_PATH];
     verrou_conformance suite = {sizeof suite, "five calls on a file", open_file, NULL, 0};
     int failed;
 

@@ -12,7 +12,7 @@ static verrou_status open_sqlite(void *user, verrou_store **ret_store, verrou_er
 
 int main(void)
 {
-    char folder[] = "/tmp/verrou-sqlite-XXXXXX", plain_url[128], prefixed_url[128];
+    char folder[FOLDER_PATH], plain_url[FOLDER_PATH + 64], prefixed_url[FOLDER_PATH + 64];
     verrou_conformance plain = {sizeof plain, "sqlite", open_sqlite, plain_url, 0};
     verrou_conformance prefixed = {sizeof prefixed, "sqlite with prefix", open_sqlite, prefixed_url, 0};
     int failed;
