@@ -57,6 +57,7 @@ fuzz:
 	@sh scripts/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
 bench: all
+	@cmake --build build -j$(JOBS) --target bench_programs
 	@set -e; for program in build/bin/bench_*; do \
 	    test -x "$$program" || { echo "No benchmarks in build/bin" >&2; exit 1; }; \
 	    echo "== $${program##*/}"; "$$program"; \

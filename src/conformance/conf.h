@@ -68,6 +68,7 @@ struct conf_suite {
 struct conf {
     struct conf_suite *suite;
     const struct conf_claim *claim;
+    size_t number;       /* of the claim, which makes its keys its own */
     verrou_store *store; /* open */
     verrou_queue *queue; /* made by the first asynchronous call */
     verrou_error error;
@@ -93,7 +94,7 @@ void conf_require(bool truth, const char *what, const char *file, int line);
 
 /* ---- keys, stores, handles ---- */
 
-/* The key of this run called `name`, the same text each time; freed in the store at the end. */
+/* The key of this claim called `name`, the same text each time; freed in the store at the end. */
 const char *conf_key(struct conf *c, const char *name);
 /* Have a key that conf_key() did not make freed in the store at the end. Returns the remembered copy. */
 const char *conf_key_exact(struct conf *c, const char *key);

@@ -200,6 +200,7 @@ static void closing_ends_waits(struct conf *c)
 struct shared {
     verrou_lock *lock;
     int rounds;
+    int64_t deadline_ms;
     atomic_int inside;
     atomic_int overlaps;
     atomic_int faults;
@@ -210,15 +211,17 @@ struct shared {
 static void shared_run(void *arg)
 {
     struct shared *shared = arg;
+    verrou_acquire_options waiting = VERROU_ACQUIRE_OPTIONS_INIT;
 
+    waiting.deadline_ms = shared->deadline_ms;
     for (int round = 0; round < shared->rounds; round++) {
         verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
         verrou_info info = VERROU_INFO_INIT;
         long seen;
 
-        if (verrou_lock_acquire(shared->lock, NULL, &info, NULL) != VERROU_OK) {
+        if (verrou_lock_acquire(shared->lock, &waiting, &info, NULL) != VERROU_OK) {
             atomic_fetch_add(&shared->faults, 1);
-            continue;
+            return;
         }
         if (atomic_fetch_add(&shared->inside, 1) != 0)
             atomic_fetch_add(&shared->overlaps, 1);
@@ -240,6 +243,7 @@ static void threads_share_handle(struct conf *c)
 
     shared->lock = conf_lock(c, LONG_MS);
     shared->rounds = ROUNDS;
+    shared->deadline_ms = verrou_now_ms() + 4 * c->suite->patience_ms;
     for (int thread = 0; thread < THREADS; thread++)
         conf_thread(c, shared_run, shared);
     conf_join(c);

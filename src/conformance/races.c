@@ -26,6 +26,7 @@ struct worker {
     int rounds;
     bool fenced;
     int64_t delay_ms;
+    int64_t deadline_ms; /* a broken store must not keep the suite for ever */
 };
 
 static void visit(struct ground *ground, uint64_t fence, bool fenced)
@@ -48,10 +49,11 @@ static void work(void *arg)
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
 
     options.delay_ms = worker->delay_ms;
+    options.deadline_ms = worker->deadline_ms;
     for (int round = 0; round < worker->rounds; round++) {
         if (verrou_lock_acquire(worker->lock, &options, NULL, NULL) != VERROU_OK) {
             atomic_fetch_add(&worker->ground->faults, 1);
-            continue;
+            return;
         }
         visit(worker->ground, verrou_lock_fence(worker->lock), worker->fenced);
         if (verrou_lock_release(worker->lock, NULL, NULL) != VERROU_OK)
@@ -67,6 +69,7 @@ static struct worker *worker_new(struct conf *c, struct ground *ground, verrou_l
     worker->lock = lock;
     worker->rounds = rounds;
     worker->delay_ms = delay_ms;
+    worker->deadline_ms = verrou_now_ms() + 4 * c->suite->patience_ms;
     worker->fenced = (c->suite->caps & VERROU_CAP_FENCE) != 0;
     return worker;
 }
@@ -107,11 +110,12 @@ static void store_handles_exclude_each_other(struct conf *c)
 static int child_work(struct conf *c, struct ground *ground, int rounds)
 {
     const verrou_conformance *given = c->suite->given;
-    struct worker worker = {ground, NULL, rounds, (c->suite->caps & VERROU_CAP_FENCE) != 0, 5};
+    struct worker worker = {ground, NULL, rounds, (c->suite->caps & VERROU_CAP_FENCE) != 0, 5, 0};
     verrou_store *store = NULL;
     int failed = 1;
 
     alarm(120);
+    worker.deadline_ms = verrou_now_ms() + 4 * c->suite->patience_ms;
     if (given->open(given->user, &store, NULL) == VERROU_OK &&
         verrou_lock_new(store, conf_key(c, "lock"), NULL, &worker.lock, NULL) == VERROU_OK) {
         work(&worker);
@@ -219,7 +223,10 @@ static void cancel_crosses_grant(struct conf *c)
     }
 }
 
-/* A wait that ends by its time limit while the lock is released: acquired or not, but never both. */
+/*
+ * A wait that ends by its time limit while the lock is released: acquired or not, but never both. The limit may also come before the
+ * store has said anything: a storage error if nothing was sent, unknown if something was, and what was granted is given back.
+ */
 static void timeout_crosses_release(struct conf *c)
 {
     for (int round = 0; round < 40; round++) {
@@ -234,7 +241,8 @@ static void timeout_crosses_release(struct conf *c)
         conf_wait_until(verrou_now_ms() + 1 + round % 3);
         conf_drop(c, a);
         conf_await(c, answer);
-        REQUIRE(answer->status == VERROU_OK || answer->status == VERROU_ENOTACQUIRED);
+        if (answer->status != VERROU_OK && answer->status != VERROU_EUNKNOWN && answer->status != VERROU_ESTORAGE)
+            EXPECT(VERROU_ENOTACQUIRED, answer->status);
         if (answer->status == VERROU_OK)
             conf_drop(c, b);
     }

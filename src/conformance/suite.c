@@ -67,6 +67,7 @@ static int tests_fill(struct conf_suite *suite, struct CMUnitTest *tests, struct
         for (const struct conf_claim *claim = files[file]; claim->name; claim++, at++) {
             confs[at].suite = suite;
             confs[at].claim = claim;
+            confs[at].number = at;
             tests[at].name = test_name(suite->given->name, claim->name);
             tests[at].test_func = conf_check;
             tests[at].setup_func = conf_begin;

@@ -165,6 +165,7 @@ static void extended_lease_keeps_waiter_waiting(struct conf *c)
     verrou_acquire_options options = conf_waiting(c, 50);
     struct conf_answer *answer;
 
+    options.timeout_ms = NEVER_MS;
     conf_hold(c, a);
     answer = conf_acquire_async(c, b, &options);
     EXPECT(VERROU_OK, verrou_lock_extend(a, LONG_MS, NULL, ERR));

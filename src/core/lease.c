@@ -16,7 +16,7 @@ void lease_mend_after_fork(void *object)
     pthread_mutex_init(&lock->mutex, NULL);
     if (lock->state != LEASE_NONE)
         lock->state = LEASE_FOREIGN;
-    lock->first_owner = false; /* the parent may use it */
+    lock->next_is_parents = true;
     lock->series = (verrou__series){NULL, NULL};
     atomic_store(&lock->keeping, NULL);
 }
@@ -30,7 +30,7 @@ void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
     ret->fence = lock->fence;
     ret->expires_ms = lock->expires_ms;
     ret->ever = lock->lease > 0;
-    ret->owner = ret->ever ? lock->lease_owner : lock->next_owner;
+    ret->owner = ret->state == LEASE_NONE ? lock->next_owner : lock->lease_owner;
     if (ret->state == LEASE_HELD && ret->expires_ms <= now_ms)
         ret->state = LEASE_LOST;
     pthread_mutex_unlock(&lock->mutex);
@@ -76,10 +76,28 @@ static void renewal_hook(verrou__call *call)
     lease_extend_hook(call);
     if (call->status == VERROU_OK)
         verrou__event_locked(call->engine, VERROU_TRACE, "lease.renewed", call, NULL, lock->ttl_ms);
-    else if (keeping && call->status != VERROU_ENOTOWNED && call->status != VERROU_ECLOSED)
+    else if (keeping && call->status != VERROU_ENOTOWNED && call->status != VERROU_ECLOSED &&
+             call->status != VERROU_ECANCELED)
         renewal_failed(lock, call->engine, call, call->error ? call->error->message : verrou_status_text(call->status));
     if (keeping)
         lease_set_timer(lock, call->engine);
+}
+
+/* Its turn came: the calls before it may have ended the lease, or moved its end so far that a renewal would shorten it. */
+static void renewal_started(verrou__call *call)
+{
+    verrou_lock *lock = call->subject;
+    struct keeping *keeping = atomic_load(&lock->keeping);
+    struct lease_view view;
+
+    lease_look(lock, &view);
+    keeping->renewing = false;
+    if (view.lease != call->lease || view.state != LEASE_HELD || renew_at_ms(lock, keeping, &view) > verrou_now_ms()) {
+        verrou__call_answer_locked(call, VERROU_ECANCELED);
+        return;
+    }
+    keeping->renewing = true;
+    lease_extend_started(call);
 }
 
 static void renewal_start(verrou_lock *lock, verrou__engine *engine, struct keeping *keeping,
@@ -93,6 +111,7 @@ static void renewal_start(verrou_lock *lock, verrou__engine *engine, struct keep
     }
     call->ttl_ms = lock->ttl_ms;
     call->deadline_ms = view->expires_ms;
+    call->started = renewal_started;
     call->hook = renewal_hook;
     keeping->renewing = true;
     verrou__call_start_locked(call);
@@ -333,7 +352,7 @@ void lease_extend_hook(verrou__call *call)
         lease_move_end(lock, call);
     else if (call->status == VERROU_ENOTOWNED)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
-    else if (call->begun && call->status != VERROU_ECLOSED)
+    else if (call->begun && call->status != VERROU_ECLOSED && call->status != VERROU_ECANCELED)
         lease_put_end_back(lock, call);
     lease_set_timer(lock, call->engine);
 }
@@ -349,7 +368,9 @@ void lease_inspect_hook(verrou__call *call)
     if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
         return;
     lock_owner_text(lock, &view.owner, owner);
-    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0)) {
+    /* A fixed owner may hold the lock by another acquisition, which the token tells. */
+    if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0) ||
+        (call->fence != 0 && view.fence != 0 && call->fence != view.fence)) {
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
     } else if (call->holder && call->op.remaining_ms >= 0) {
         pthread_mutex_lock(&lock->mutex);
@@ -490,6 +511,7 @@ verrou__call *lease_call(verrou_lock *lock, verrou__engine *engine, verrou__call
     call->op.key_len = lock->key_len;
     call->op.owner = call->text;
     call->op.owner_len = (uint16_t)len;
+    call->owner_is_fixed = lock->owner_is_fixed;
     call->want_fence = view->fence;
     call->lease = view->lease;
     call->expires_ms = view->expires_ms;

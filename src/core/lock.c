@@ -143,7 +143,6 @@ static verrou_status make(verrou_store *store, const char *key, const verrou_loc
     verrou__fork_owner(&lock->process);
     pthread_mutex_init(&lock->mutex, NULL);
     lock->owner_is_fixed = options->owner != NULL;
-    lock->first_owner = !lock->owner_is_fixed;
     lock->ttl_ms = options->ttl_ms;
     lock->attempts = options->attempts;
     lock->delay_ms = options->delay_ms;
@@ -244,21 +243,49 @@ void verrou_lock_free(verrou_lock *lock)
 
 /* ---- acquiring ---- */
 
-/* The owner of the next acquisition: drawn with the handle the first time, anew each later time. */
+/* See that the owner drawn ahead is this process's own. */
+static verrou_status own_next_owner(verrou_lock *lock, verrou_error *err)
+{
+    verrou__owner_id fresh;
+    verrou_status status;
+    bool ours;
+
+    pthread_mutex_lock(&lock->mutex);
+    ours = lock->owner_is_fixed || !lock->next_is_parents;
+    pthread_mutex_unlock(&lock->mutex);
+    if (ours)
+        return VERROU_OK;
+    status = verrou__owner_draw(&fresh, err);
+    if (status != VERROU_OK)
+        return status;
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->next_is_parents)
+        lock->next_owner = fresh;
+    lock->next_is_parents = false;
+    pthread_mutex_unlock(&lock->mutex);
+    return VERROU_OK;
+}
+
+/* The owner of this acquisition is the one drawn ahead; another one is drawn for the next. */
 static verrou_status take_owner(verrou_lock *lock, verrou__owner_id *ret_owner, verrou_error *err)
 {
-    bool first;
+    verrou__owner_id fresh;
+    verrou_status status;
 
     if (lock->owner_is_fixed) {
         *ret_owner = lock->next_owner;
         return VERROU_OK;
     }
+    status = own_next_owner(lock, err);
+    if (status == VERROU_OK)
+        status = verrou__owner_draw(&fresh, err);
+    if (status != VERROU_OK)
+        return status;
     pthread_mutex_lock(&lock->mutex);
-    first = lock->first_owner;
-    lock->first_owner = false;
     *ret_owner = lock->next_owner;
+    lock->next_owner = fresh;
     pthread_mutex_unlock(&lock->mutex);
-    return first ? VERROU_OK : verrou__owner_draw(ret_owner, err);
+    return VERROU_OK;
 }
 
 struct plan {
@@ -293,7 +320,6 @@ static void fill_acquire(const verrou_lock *lock, verrou__call *call, const stru
     int64_t timeout_ms = plan->timeout_ms;
 
     call->immediate = plan->immediate;
-    call->owner_is_fixed = lock->owner_is_fixed;
     call->ttl_ms = lock->ttl_ms;
     call->delay_ms = plan->delay_ms;
     call->cancel = plan->cancel;
@@ -309,18 +335,15 @@ static void fill_acquire(const verrou_lock *lock, verrou__call *call, const stru
 }
 
 static verrou_status acquire_call(verrou_lock *lock, verrou__engine *engine, const struct plan *plan,
-                                  verrou__call **ret_call, verrou_error *err)
+                                  const verrou__owner_id *owner, verrou__call **ret_call, verrou_error *err)
 {
-    struct lease_view view = {.state = LEASE_NONE};
-    verrou_status status = take_owner(lock, &view.owner, err);
+    struct lease_view view = {.state = LEASE_NONE, .owner = *owner};
     verrou__call *call;
 
-    if (status != VERROU_OK)
-        return status;
     call = lease_call(lock, engine, VERROU__ACQUIRE, &view);
     if (!call)
         return verrou__nomem(err);
-    call->owner_id = view.owner;
+    call->owner_id = *owner;
     call->want_fence = 0;
     call->expires_ms = 0;
     call->series = NULL;
@@ -347,10 +370,10 @@ static void tell_granted(const verrou_op *op, int64_t remaining_ms, verrou_info 
  * Ask a store that answers at once, without an engine call. Not if somebody in this process waits for the key: then it is his turn
  * first. Returns false if the engine has to do it.
  */
-static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const struct plan *plan, verrou_info *ret_info)
+static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const struct plan *plan,
+                           const verrou__owner_id *id, verrou_info *ret_info)
 {
     char owner[VERROU_MAX_OWNER + 1];
-    verrou__owner_id id;
     verrou_op op = {.kind = VERROU_OP_ACQUIRE, .remaining_ms = -1, .others = -1};
     int64_t expires_ms;
 
@@ -359,12 +382,10 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
         return false;
     if (!plan->immediate && verrou__engine_may_wait(engine, lock->key, lock->key_len))
         return false;
-    if (take_owner(lock, &id, NULL) != VERROU_OK)
-        return false;
     op.key = lock->key;
     op.key_len = lock->key_len;
     op.owner = owner;
-    op.owner_len = (uint16_t)lock_owner_text(lock, &id, owner);
+    op.owner_len = (uint16_t)lock_owner_text(lock, id, owner);
     op.ttl_ms = lock->ttl_ms;
     op.sent_ms = verrou_now_ms();
     verrou__engine_execute_inline(engine, &op);
@@ -372,7 +393,7 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
     if (op.result != VERROU_OP_APPLIED)
         return false; /* asked again by the engine, which can wait, and describe the holder */
     expires_ms = lock->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op.sent_ms + lock->ttl_ms;
-    lease_begun_inline(lock, engine, &id, op.fence, expires_ms);
+    lease_begun_inline(lock, engine, id, op.fence, expires_ms);
     tell_granted(&op, lock->ttl_ms, ret_info);
     return true;
 }
@@ -381,14 +402,18 @@ static verrou_status acquire(verrou_lock *lock, const struct plan *plan, verrou_
 {
     verrou__engine *engine = NULL;
     verrou__call *call = NULL;
+    verrou__owner_id owner;
     verrou_status status = verrou__store_engine(lock->store, &engine, err);
 
     if (status != VERROU_OK)
         return status;
     verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
-    if (acquire_inline(lock, engine, plan, ret_info))
+    status = take_owner(lock, &owner, err);
+    if (status != VERROU_OK)
+        return status;
+    if (acquire_inline(lock, engine, plan, &owner, ret_info))
         return VERROU_OK;
-    status = acquire_call(lock, engine, plan, &call, err);
+    status = acquire_call(lock, engine, plan, &owner, &call, err);
     return status == VERROU_OK ? verrou__call_run(call, ret_info, err) : status;
 }
 
@@ -426,6 +451,7 @@ verrou_status verrou_lock_acquire_async(verrou_lock *lock, const verrou_acquire_
 {
     verrou__engine *engine = NULL;
     verrou__call *call = NULL;
+    verrou__owner_id owner;
     struct plan plan;
     verrou_status status = check_async(lock, queue, done, err);
 
@@ -436,15 +462,31 @@ verrou_status verrou_lock_acquire_async(verrou_lock *lock, const verrou_acquire_
     if (status != VERROU_OK)
         return status;
     verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
-    status = acquire_call(lock, engine, &plan, &call, err);
+    status = take_owner(lock, &owner, err);
+    if (status == VERROU_OK)
+        status = acquire_call(lock, engine, &plan, &owner, &call, err);
     return status == VERROU_OK ? verrou__call_submit(call, queue, done, user, err) : status;
 }
 
 /* ---- releasing and extending ---- */
 
-/* A call on the current lease. `fence` of the options must be that of the lease. */
+/* What is known of a release or extend without asking the store; VERROU_OK: nothing. */
+static verrou_status known_answer(const verrou_lock *lock, const struct lease_view *view, uint64_t fence)
+{
+    if (view->state == LEASE_FOREIGN)
+        return VERROU_EFORK;
+    /* The owner drawn for the next acquisition belongs to that one, which may be on its way: nothing else may use it. */
+    if (view->state == LEASE_NONE && !lock->owner_is_fixed)
+        return VERROU_ENOTOWNED;
+    if (fence != 0 && view->fence != 0 && fence != view->fence)
+        return VERROU_ENOTOWNED; /* that acquisition is over */
+    return VERROU_OK;
+}
+
+/* A call on the current lease, with this hook. */
 static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const verrou_call_options *options,
-                              struct lease_view *view, verrou__call **ret_call, verrou_error *err)
+                              verrou__call_hook hook, struct lease_view *view, verrou__call **ret_call,
+                              verrou_error *err)
 {
     verrou__engine *engine = NULL;
     verrou_call_options read = VERROU_CALL_OPTIONS_INIT;
@@ -456,20 +498,16 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
     if (status != VERROU_OK)
         return status;
     lease_look(lock, view);
-    if (view->state == LEASE_FOREIGN)
-        return verrou__fail(err, VERROU_EFORK, "\"%s\": %s", lock->key + lock->prefix_len,
-                            verrou_status_text(VERROU_EFORK));
-    /* The owner drawn for the first acquisition belongs to that one, which may be on its way: nothing else may use it. */
-    if (!view->ever && !lock->owner_is_fixed)
-        return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": it was never acquired", lock->key + lock->prefix_len);
-    if (read.fence != 0 && view->fence != 0 && read.fence != view->fence)
-        return verrou__fail(err, VERROU_ENOTOWNED, "\"%s\": the acquisition with token %llu is over",
-                            lock->key + lock->prefix_len, (unsigned long long)read.fence);
-    if (read.fence == 0)
-        read.fence = view->fence;
     call = lease_call(lock, engine, kind, view);
     if (!call)
         return verrou__nomem(err);
+    call->preset = known_answer(lock, view, read.fence);
+    if (call->preset == VERROU_OK)
+        call->hook = hook;
+    else
+        call->series = NULL;
+    if (read.fence == 0)
+        read.fence = view->fence;
     verrou__call_set_times(call, &read);
     *ret_call = call;
     return VERROU_OK;
@@ -509,13 +547,13 @@ static verrou_status release_call(verrou_lock *lock, const verrou_call_options *
 {
     struct lease_view view;
     verrou__call *call = NULL;
-    verrou_status status = lease_op(lock, VERROU__RELEASE, options, &view, &call, err);
+    verrou_status status = lease_op(lock, VERROU__RELEASE, options, lease_release_hook, &view, &call, err);
 
     if (status != VERROU_OK)
         return status;
     call->unknown = view.noted == LEASE_RELEASING; /* it is a repetition */
-    call->hook = lease_release_hook;
-    lease_release_begins(lock, call->engine);
+    if (call->preset == VERROU_OK)
+        lease_release_begins(lock, call->engine);
     *ret_call = call;
     return VERROU_OK;
 }
@@ -555,12 +593,11 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
         ttl_ms = lock->ttl_ms;
     status = check_range("ttl_ms", ttl_ms, 1, true, err);
     if (status == VERROU_OK)
-        status = lease_op(lock, VERROU__EXTEND, options, &view, &call, err);
+        status = lease_op(lock, VERROU__EXTEND, options, lease_extend_hook, &view, &call, err);
     if (status != VERROU_OK)
         return status;
     call->ttl_ms = ttl_ms;
     call->started = lease_extend_started;
-    call->hook = lease_extend_hook;
     *ret_call = call;
     return VERROU_OK;
 }
@@ -742,6 +779,9 @@ verrou_status verrou_lock_owner(verrou_lock *lock, char **ret_owner, verrou_erro
     if (!lock || !ret_owner)
         return verrou__fail(err, VERROU_EINVAL, "%s is NULL", lock ? "ret_owner" : "lock");
     lease_look(lock, &view);
+    if (own_next_owner(lock, err) != VERROU_OK)
+        return VERROU_ENOMEM;
+    lease_look(lock, &view);
     lock_owner_text(lock, &view.owner, owner);
     copy = verrou__strdup(owner);
     if (!copy)
@@ -766,19 +806,24 @@ verrou_status verrou_lock_serialize(verrou_lock *lock, char **ret_json, verrou_e
     struct lease_view view;
     verrou__serial serial;
     const char *store_name;
+    bool leased;
 
     if (!lock || !ret_json)
         return verrou__fail(err, VERROU_EINVAL, "%s is NULL", lock ? "ret_json" : "lock");
     lease_look(lock, &view);
+    if (own_next_owner(lock, err) != VERROU_OK)
+        return VERROU_ENOMEM;
+    lease_look(lock, &view);
+    leased = view.state != LEASE_NONE;
     lock_owner_text(lock, &view.owner, owner);
     store_name = verrou_store_name(lock->store);
     serial.key = lock->key + lock->prefix_len;
     serial.owner = owner;
     serial.store = store_name[0] ? (char *)store_name : NULL;
     serial.ttl_ms = lock->ttl_ms;
-    serial.fence = view.ever ? view.fence : 0;
+    serial.fence = leased ? view.fence : 0;
     serial.expiration_ms = VERROU_FOREVER;
-    if (view.ever && view.expires_ms != VERROU_FOREVER)
+    if (leased && view.expires_ms != VERROU_FOREVER)
         serial.expiration_ms = verrou__wall_ms() + view.expires_ms - verrou_now_ms();
     return verrou__serial_format(&serial, ret_json, err);
 }

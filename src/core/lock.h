@@ -36,7 +36,7 @@ struct verrou_lock {
     atomic_uint refs;
     uint8_t state;             /* enum lease_state */
     bool owner_is_fixed;
-    bool first_owner;          /* next_owner was not used yet */
+    bool next_is_parents;      /* next_owner was drawn before a fork: the parent will use it */
     verrou_store *store;
     _Atomic uint64_t process;  /* see verrou__fork_settle() */
     pthread_mutex_t mutex;
@@ -75,8 +75,8 @@ struct lease_view {
     uint32_t lease;
     uint64_t fence;
     int64_t expires_ms;
-    verrou__owner_id owner;
-    bool ever;              /* there has been a lease: `owner` is its owner; else it is the next one's */
+    verrou__owner_id owner; /* the lease's; for LEASE_NONE that of the next acquisition */
+    bool ever;              /* there has been a lease */
 };
 void lease_look(verrou_lock *lock, struct lease_view *ret);
 void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret);

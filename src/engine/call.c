@@ -30,8 +30,8 @@ static const unsigned allowed_moves[CALL_STATES] = {
 void call_set_state(verrou__call *call, enum call_state state)
 {
     if (!(allowed_moves[call->state] & MOVE(state))) {
-        /* Our own bug. Debug builds stop here; others go on, since the invariants below do not depend on the table. */
-#ifdef VERROU_DEBUG
+        /* Our own bug. Builds with VERROU_CHECK_STATES stop here; others go on, since the invariants below do not depend on the table. */
+#ifdef VERROU_CHECK_STATES
         __builtin_trap();
 #endif
     }
@@ -279,10 +279,12 @@ static void series_leave(verrou__call *call)
 
 /* ---- giving up ---- */
 
-/* May a release of this call's owner free somebody else's lease? */
+/* Can a release of this call's owner free no other lease than the one meant? */
 static bool call_can_give_up(const verrou__call *call)
 {
-    return call->kind == VERROU__RELEASE || (call->kind == VERROU__ACQUIRE && !call->owner_is_fixed);
+    if (call->kind != VERROU__RELEASE && call->kind != VERROU__ACQUIRE)
+        return false;
+    return !call->owner_is_fixed || call->want_fence != 0;
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */
@@ -330,6 +332,9 @@ static void call_stray_back(verrou__call *call)
             call_try_again(call);
             return;
         }
+        if (result == VERROU_OP_FAILED)
+            verrou__event_locked(call->engine, VERROU_WARN, "lock.not_given_up", call,
+                                 call->op.error ? call->op.error->message : NULL, 0);
     } else if (call_left_something(call)) {
         /* A fixed owner's lease is ours for certain only if this very request was granted; then its token says so. */
         bool granted = call->kind == VERROU__ACQUIRE && result == VERROU_OP_APPLIED;
@@ -514,6 +519,7 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
     if (call->ttl_ms == VERROU_FOREVER && expires_ms != VERROU_FOREVER) {
         call->permanent = true;
         call->want_fence = call->op.fence;
+        call->stray = call_can_give_up(call); /* it is there, whatever comes of the next step */
         call_request(call);
         return;
     }
@@ -528,6 +534,7 @@ static void acquire_refused(verrou__call *call)
         /* The lease ended before it was made permanent. */
         call->permanent = false;
         call->want_fence = 0;
+        call->stray = call->stray && call_can_give_up(call);
         call_request(call);
         return;
     }
@@ -597,6 +604,7 @@ static void extend_answered(verrou__call *call)
     }
     call->fence = op->fence;
     call->expires_ms = op->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op->sent_ms + op->ttl_ms;
+    waits_key_extended(call->engine, op->key, op->key_len, call->expires_ms);
     if (call->expires_ms <= engine_now(call->engine))
         call_finish(call, VERROU_ENOTOWNED); /* it ran out again before the answer was here */
     else
@@ -748,8 +756,8 @@ static void call_go(verrou__call *call)
     }
     if (call->started)
         call->started(call);
-    if (call->kind == VERROU__WAIT) {
-        /* It is answered by what it waits for. */
+    if (call->answered || call->kind == VERROU__WAIT) {
+        /* Nothing is to be sent. */
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
         call_request(call);
     } else if (waits_join(call, &error) != VERROU_OK) {
@@ -771,6 +779,10 @@ void call_begin(verrou__call *call)
     if (engine->closing) {
         call->series = NULL;
         call_finish(call, VERROU_ECLOSED);
+        return;
+    }
+    if (call->preset != VERROU_OK) {
+        call_finish(call, call->preset);
         return;
     }
     if (cancel && !cancel_attach(cancel, call)) {

@@ -254,19 +254,20 @@ static void engine_keep_open_error(verrou__engine *engine, const verrou_error *e
 /* No lane can be had, and trying again does not help: tell everybody who waits for one. */
 static void engine_fail_queue(verrou__engine *engine, const verrou_error *error)
 {
-    verrou__call *call = engine->queue_head;
+    size_t n = 0;
 
-    /* What failing calls enqueue in their turn (releases in the background) is left for later. */
-    engine->queue_head = engine->queue_tail = NULL;
-    while (call) {
-        verrou__call *next = call->next;
+    for (const verrou__call *call = engine->queue_head; call; call = call->next)
+        n++;
+    /* What failing calls enqueue in their turn is left for later. They may also take others off the queue. */
+    while (n-- > 0 && engine->queue_head) {
+        verrou__call *call = engine->queue_head;
 
-        call->next = call->prev = NULL;
+        engine_dequeue(engine, call);
         call_set_state(call, CALL_FLYING);
         call_keep_error(call, error);
-        call->op.result = VERROU_OP_FAILED;
+        /* What is released in the background goes on trying: nobody else would. */
+        call->op.result = call->giving_up ? VERROU_OP_UNSENT : VERROU_OP_FAILED;
         call_answered(call);
-        call = next;
     }
 }
 
@@ -369,6 +370,7 @@ bool engine_lead(verrou__engine *engine, const verrou__call *leader)
     pthread_mutex_unlock(&engine->mutex);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
+    engine->latency_x8 += engine_now(engine) - ops[0]->sent_ms - engine->latency_x8 / 8;
     if (status == VERROU_OK)
         lane->state = LANE_IDLE;
     else

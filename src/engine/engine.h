@@ -77,9 +77,10 @@ struct verrou__call {
     verrou_op op;                 /* kind, key, owner, ttl_ms, fence; key and owner must live as long as the call */
     verrou__call_kind kind;
     bool immediate;               /* acquire: one attempt, passing by the waiters of this process */
-    bool owner_is_fixed;          /* acquire: finding this owner in the store proves nothing */
+    bool owner_is_fixed;          /* finding this owner in the store proves nothing */
     bool unknown;                 /* a request of this call was sent and not answered (preset for a repeated release) */
     bool apply;                   /* schema */
+    verrou_status preset;         /* not VERROU_OK: the answer is known, the store is not asked */
     uint64_t want_fence;          /* release, extend: the token of the lease meant, 0 for any */
     int64_t ttl_ms;               /* acquire: as asked for; op.ttl_ms is what the request at hand asks for */
     int64_t start_ms;
@@ -90,7 +91,7 @@ struct verrou__call {
     verrou_cancel *cancel;
     verrou__series *series;       /* NULL if the call may overlap with others */
     struct verrou_sink *sink;     /* list, check, schema */
-    verrou__call_hook started;    /* called when it is its turn in its series, before anything is sent. VERROU__WAIT: may answer it */
+    verrou__call_hook started;    /* called when it is its turn in its series, before anything is sent; may answer it */
     verrou__call_hook hook;
     verrou__call_hook done_with;  /* called once when the call is freed, without the mutex: drop what `subject` holds */
     void *subject;                /* the lock */
@@ -158,7 +159,7 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
 /* Start a call from a hook or a timer, with the mutex held. Nobody is told but its hook. */
 void verrou__call_start_locked(verrou__call *call);
 
-/* Answer a VERROU__WAIT call. */
+/* Answer a VERROU__WAIT call, or one that is just about to start. */
 void verrou__call_answer_locked(verrou__call *call, verrou_status status);
 
 /* ---- for the core's own bookkeeping under the engine's mutex ---- */

@@ -112,6 +112,8 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
+    int64_t latency_x8; /* eight times the running mean of what a batch took, in milliseconds */
+
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
     atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
@@ -179,6 +181,7 @@ void waits_leave(verrou__call *call);                            /* it was answe
 void waits_refused(verrou__call *call);                          /* a waiter was told no: sleep */
 bool waits_know_holder(const verrou__call *call);                /* somebody is known to hold the key */
 void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
+void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms);
 void waits_wake_all(verrou__engine *engine);
 void waits_watch_lost(verrou__engine *engine);
 bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add); /* next key to add or remove */

@@ -98,12 +98,35 @@ static void waits_idle(verrou__engine *engine, struct verrou__waits *waits)
 
 /* ---- asking again ---- */
 
+/*
+ * Would the answer come after the first waiter's deadline? Then asking could only turn "not acquired" into "unknown". A quarter of
+ * the wait at most is given away like that.
+ */
+static bool waits_too_late(const verrou__engine *engine, const struct verrou__waits *waits)
+{
+    const verrou__call *head = waits->head;
+    int64_t needed_ms = 1 + engine->latency_x8 / 4;
+
+    if (!waits->refused || engine->is_inline || head->deadline_ms == VERROU_FOREVER)
+        return false;
+    if (needed_ms > (head->deadline_ms - head->start_ms) / 4)
+        needed_ms = (head->deadline_ms - head->start_ms) / 4;
+    return head->deadline_ms - engine_now(engine) < needed_ms;
+}
+
 static void waits_ask(verrou__engine *engine, struct verrou__waits *waits)
 {
     verrou__call *head = waits->head;
 
     if (!head || head->state != CALL_ASLEEP)
         return;
+    if (waits_too_late(engine, waits)) {
+        /* By then the next one is first. */
+        int64_t now_ms = engine_now(engine);
+
+        verrou__timer_set(engine, &waits->timer, head->deadline_ms > now_ms ? head->deadline_ms : now_ms + 1);
+        return;
+    }
     if (waits->not_before_ms > engine_now(engine)) {
         verrou__timer_set(engine, &waits->timer, waits->not_before_ms);
         return;
@@ -258,7 +281,7 @@ static void waits_fail_others(verrou__engine *engine, struct verrou__waits *wait
     if (waits->failing)
         return;
     waits->failing = true;
-    while (waits->head && waits->head->joined_ms <= since_ms) {
+    while (waits->head && waits->head->state == CALL_BEHIND && waits->head->joined_ms <= since_ms) {
         verrou__call *next = waits->head;
 
         call_keep_error(next, failed->error);
@@ -291,7 +314,8 @@ void waits_leave(verrou__call *call)
         return;
     if (was_first && (call->status == VERROU_ESTORAGE || call->status == VERROU_EUNKNOWN)) {
         waits->refused = false;
-        waits_fail_others(engine, waits, call);
+        if (call->fail_by_ms && engine_now(engine) >= call->fail_by_ms)
+            waits_fail_others(engine, waits, call);
     }
     next = waits->head;
     if (!next) {
@@ -339,6 +363,22 @@ void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t
         waits_ask(engine, waits);
     else
         waits->again = true;
+}
+
+/* The holder's lease ends at another time than its waiters know. */
+void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+    verrou__call *head = waits ? waits->head : NULL;
+
+    if (!head)
+        return;
+    if (head->state != CALL_ASLEEP) {
+        waits->again = true;
+        return;
+    }
+    head->holder_expires_ms = expires_ms;
+    verrou__timer_set(engine, &waits->timer, waits_next_ms(engine, waits, head));
 }
 
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len)

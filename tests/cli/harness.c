@@ -14,7 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-static char folder[64];
+static char folder[96];
+
+/* Commands that a failed test leaves running are killed at its end. */
+static pid_t running[64];
 
 int64_t wall_ms(void)
 {
@@ -24,11 +27,21 @@ int64_t wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static void running_replace(pid_t old, pid_t new)
+{
+    for (size_t i = 0; i < sizeof(running) / sizeof(running[0]); ++i) {
+        if (running[i] == old) {
+            running[i] = new;
+            return;
+        }
+    }
+}
+
 /* ---- the folder and the environment ---- */
 
 const char *path_of(const char *name)
 {
-    static char paths[8][192];
+    static char paths[8][224];
     static int next;
     char *path = paths[next++ % 8];
 
@@ -41,11 +54,11 @@ int setup(void **state)
     static const char *const cleared[] = {"VERROU_CONFIG",   "LOCK_STORE",      "XDG_STATE_HOME",
                                           "XDG_CONFIG_HOME", "LD_LIBRARY_PATH", "VERROU_KEY",
                                           "VERROU_FENCE",    "VERROU_LOCK",     "VERROU_OWNER"};
-    char store[160];
+    char store[192];
 
     (void)state;
     signal(SIGPIPE, SIG_IGN);
-    snprintf(folder, sizeof(folder), "%s/verrou-cli-XXXXXX", "/tmp");
+    snprintf(folder, sizeof(folder), "%s/verrou-cli-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
     if (!mkdtemp(folder))
         return -1;
     for (size_t i = 0; i < sizeof(cleared) / sizeof(cleared[0]); ++i)
@@ -67,6 +80,13 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
 int teardown(void **state)
 {
     (void)state;
+    for (size_t i = 0; i < sizeof(running) / sizeof(running[0]); ++i) {
+        if (running[i]) {
+            kill(running[i], SIGKILL);
+            waitpid(running[i], NULL, 0);
+            running[i] = 0;
+        }
+    }
     return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -126,6 +146,7 @@ job *start_list(const redirect *how, const char *const *args)
     assert_int_equal(pipe2(in, O_CLOEXEC) | pipe2(out, O_CLOEXEC) | pipe2(err, O_CLOEXEC), 0);
     j->pid = fork();
     assert_true(j->pid >= 0);
+    running_replace(0, j->pid);
     if (!j->pid)
         child_main(how, (const int[]){in[0], out[1], err[1]}, args);
     close(in[0]);
@@ -237,6 +258,17 @@ void wait_out(job *j, const char *text)
     pump(j, text, NULL, false, false);
 }
 
+bool wait_out_or_end(job *j, const char *text)
+{
+    struct pollfd out = {j->out, POLLIN, 0};
+
+    while (!strstr(j->out_text, text) && j->out >= 0) {
+        assert_int_equal(poll(&out, 1, DEADLINE_MS), 1);
+        fill(&j->out, j->out_text, &j->out_len, sizeof(j->out_text));
+    }
+    return strstr(j->out_text, text) != NULL;
+}
+
 void wait_err(job *j, const char *text)
 {
     pump(j, NULL, text, false, false);
@@ -275,6 +307,7 @@ int end(job *j)
     give_end(j);
     pump(j, NULL, NULL, true, true);
     status = wait_change(j->pid, 0);
+    running_replace(j->pid, 0);
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -15,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <sys/types.h>
+#include <cmocka.h>
 
 /* How long anything may take before the test fails. */
 #define DEADLINE_MS 120000
@@ -59,6 +59,7 @@ void give_end(job *j);
 
 /* Wait until its output contains this text. */
 void wait_out(job *j, const char *text);
+bool wait_out_or_end(job *j, const char *text); /* false if it ended before */
 void wait_err(job *j, const char *text);
 
 /* Wait until all writers of its output are gone: the command and all that it started. */

@@ -233,7 +233,7 @@ static void terminal_on_demand_in_a_pipeline(void **state)
 /* A lease that was lost while both were stopped: the program does not go on, and the terminal is given back. */
 static void suspended_job_does_not_go_on_without_the_lease(void **state)
 {
-    screen *s = open_screen((const char *const[]){"run", "k", "--ttl", "500ms", "--", "sh", "-c",
+    screen *s = open_screen((const char *const[]){"run", "k", "--ttl", "2s", "--", "sh", "-c",
                                                   "echo ready; kill -TSTP $$; echo went on", NULL});
 
     (void)state;

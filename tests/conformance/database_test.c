@@ -76,8 +76,10 @@ static bool owned(const struct row *row, const char *owner, int64_t now_ms)
 static verrou_status table_set_name(void *user, const char *name, verrou_error *err)
 {
     (void)user, (void)err;
+    pthread_mutex_lock(&table.mutex);
     snprintf(table.name, sizeof table.name, "%s", name);
     table.named++;
+    pthread_mutex_unlock(&table.mutex);
     return VERROU_OK;
 }
 
