@@ -1,13 +1,14 @@
 /*
  * options.c - the command line, read against one table that also prints the help.
  *
- * Not getopt_long(): it takes "--wa" for "--wait", so that every new option would break scripts that abbreviate.
- * Options may stand before and after the name of the command and between its arguments; the first word of a program
- * ends them, for what follows belongs to the program.
+ * getopt_long() splits it, except that names must be given in full: if it took "--wa" for "--wait", every new option would
+ * break scripts that abbreviate. Options may stand before and after the name of the command and between its arguments; the
+ * first word of a program ends them, for what follows belongs to the program.
  */
 #include "cli.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,8 @@ static const cli_option table[] = {
     {OPTION_CONFLICT, "conflict-exit-code", "N", "exit with N instead of 75 if the lock is not acquired"},
     {OPTION_ON_LOST, "on-lost", "term|kill|warn", "what happens to the program if the lease cannot be kept"},
 };
-#define TABLE_END (table + sizeof(table) / sizeof(table[0]))
+#define OPTIONS (sizeof(table) / sizeof(table[0]))
+#define TABLE_END (table + OPTIONS)
 
 int duration_or_forever(const char *what, const char *text, int64_t *ret_ms)
 {
@@ -136,34 +138,34 @@ static int set(cli_options *o, const cli_option *option, const char *value)
     }
 }
 
-/* argv[*at] is an option: take it, and the next argument if that is its value. */
-static int take_option(cli_options *o, int argc, char **argv, int *at)
+static int take_option(cli_options *o, const cli_option *option, const char *value)
 {
-    const char *text = argv[*at];
-    const char *equals = strchr(text, '=');
-    size_t len = equals ? (size_t)(equals - text) : strlen(text);
-    const char *value = equals ? equals + 1 : NULL;
-    const cli_option *found = NULL;
+    if (!o->command && !(option->bit & OPTIONS_GLOBAL))
+        return fail(EXIT_USAGE, "option \"--%s\" belongs after the name of a command", option->name);
+    if (o->command && !(option->bit & (OPTIONS_GLOBAL | o->command->options)))
+        return fail(EXIT_USAGE, "verrou %s has no option \"--%s\"", o->command->name, option->name);
+    return set(o, option, value);
+}
+
+/* What getopt_long() could not make sense of. `text` is the argument, `option` the one that it belongs to, if any. */
+static int bad_option(const char *text, const cli_option *option, bool value_missing)
+{
+    if (option && value_missing)
+        return fail(EXIT_USAGE, "option \"--%s\" needs a value: %s", option->name, option->value);
+    if (option)
+        return fail(EXIT_USAGE, "option \"--%s\" takes no value", option->name);
+    return fail(EXIT_USAGE, "unknown option \"%.*s\"; see verrou --help", (int)strcspn(text, "="), text);
+}
+
+/* The option whose full name this argument gives, NULL if none. */
+static const cli_option *full_name(const char *text)
+{
+    size_t len = strcspn(text, "=");
 
     for (const cli_option *each = table; each < TABLE_END; ++each)
         if (len == strlen(each->name) + 2 && !strncmp(text, "--", 2) && !strncmp(text + 2, each->name, len - 2))
-            found = each;
-    if (!strcmp(text, "-h"))
-        return set(o, &table[3], NULL);
-    if (!found)
-        return fail(EXIT_USAGE, "unknown option \"%.*s\"; see verrou --help", (int)len, text);
-    if (!o->command && !(found->bit & OPTIONS_GLOBAL))
-        return fail(EXIT_USAGE, "option \"--%s\" belongs after the name of a command", found->name);
-    if (o->command && !(found->bit & (OPTIONS_GLOBAL | o->command->options)))
-        return fail(EXIT_USAGE, "verrou %s has no option \"--%s\"", o->command->name, found->name);
-    if (!found->value && value)
-        return fail(EXIT_USAGE, "option \"--%s\" takes no value", found->name);
-    if (found->value && !value) {
-        if (*at + 1 >= argc)
-            return fail(EXIT_USAGE, "option \"--%s\" needs a value: %s", found->name, found->value);
-        value = argv[++*at];
-    }
-    return set(o, found, value);
+            return each;
+    return NULL;
 }
 
 static int take_word(cli_options *o, const cli_command *commands, char *word)
@@ -201,11 +203,26 @@ static int check(const cli_options *o)
     return EXIT_OK;
 }
 
+/* The program's name has been reached: all that is left is its own. */
+static bool program_begins(const cli_options *o)
+{
+    return o->command && o->command->max_args < 0 && o->arg_count == o->command->min_args;
+}
+
+static void getopt_table(struct option out[OPTIONS + 1])
+{
+    memset(out, 0, (OPTIONS + 1) * sizeof(*out));
+    for (size_t i = 0; i < OPTIONS; ++i) {
+        out[i].name = table[i].name;
+        out[i].has_arg = table[i].value ? required_argument : no_argument;
+        out[i].val = 2 + (int)i; /* 1 is for words */
+    }
+}
+
 int options_parse(int argc, char **argv, const cli_command *commands, cli_options *ret)
 {
-    bool words_only = false;
+    struct option long_options[OPTIONS + 1];
     int code = EXIT_OK;
-    int i;
 
     memset(ret, 0, sizeof(*ret));
     ret->ttl_ms = ret->wait_ms = ret->attempts = ret->delay_ms = VERROU_DEFAULT;
@@ -214,17 +231,26 @@ int options_parse(int argc, char **argv, const cli_command *commands, cli_option
     if (!ret->args)
         return fail(EXIT_INTERNAL, "out of memory");
 
-    for (i = 1; i < argc && !code; ++i) {
-        if (!words_only && !strcmp(argv[i], "--"))
-            words_only = true;
-        else if (words_only || argv[i][0] != '-' || !argv[i][1])
-            code = take_word(ret, commands, argv[i]);
+    getopt_table(long_options);
+    opterr = 0;
+    while (!code && !program_begins(ret)) {
+        const char *text = optind < argc ? argv[optind] : "";
+        /* '-': words are handed out in their place; ':' a missing value is told from an unknown option. */
+        int got = getopt_long(argc, argv, "-:h", long_options, NULL);
+
+        if (got == -1)
+            break;
+        if (got == 1)
+            code = take_word(ret, commands, optarg);
+        else if (got == 'h')
+            code = set(ret, full_name("--help"), NULL);
+        else if (got == '?' || got == ':' || full_name(text) != &table[got - 2])
+            code = bad_option(text, got == '?' || got == ':' ? full_name(text) : NULL, got == ':');
         else
-            code = take_option(ret, argc, argv, &i);
-        /* The program's name has been reached: all that is left is its own. */
-        if (ret->command && ret->command->max_args < 0 && ret->arg_count == ret->command->min_args)
-            words_only = true;
+            code = take_option(ret, &table[got - 2], optarg);
     }
+    while (!code && optind < argc)
+        code = take_word(ret, commands, argv[optind++]);
     return code ? code : check(ret);
 }
 
