@@ -203,6 +203,8 @@ void lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum 
 
     lease_look(lock, &view);
     was_held = view.noted == LEASE_HELD && view.lease == lease;
+    if (view.noted == LEASE_NONE && state == LEASE_LOST)
+        return; /* what was released, or never acquired, cannot be lost */
     if (!lease_mark(lock, lease, state))
         return;
     if (was_held && state == LEASE_LOST) {
