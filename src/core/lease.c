@@ -57,12 +57,15 @@ static int64_t renew_at_ms(const verrou_lock *lock, const struct keeping *keepin
     return at_ms < keeping->hold_until_ms ? at_ms : VERROU_FOREVER;
 }
 
+/* Try again after a while. */
+static void renewal_pause(const verrou_lock *lock, struct keeping *keeping)
+{
+    keeping->retry_at_ms = verrou_now_ms() + (lock->ttl_ms / 20 < 10 ? 10 : lock->ttl_ms / 20);
+}
+
 static void renewal_failed(verrou_lock *lock, verrou__engine *engine, const verrou__call *call, const char *why)
 {
-    struct keeping *keeping = atomic_load(&lock->keeping);
-    int64_t pause_ms = lock->ttl_ms / 20 < 10 ? 10 : lock->ttl_ms / 20;
-
-    keeping->retry_at_ms = verrou_now_ms() + pause_ms;
+    renewal_pause(lock, atomic_load(&lock->keeping));
     verrou__event_locked(engine, VERROU_WARN, "lease.renewal_failed", call, why, 0);
 }
 
@@ -71,16 +74,23 @@ static void renewal_hook(verrou__call *call)
     verrou_lock *lock = call->subject;
     struct keeping *keeping = atomic_load(&lock->keeping);
 
-    if (keeping)
-        keeping->renewing = false;
+    keeping->renewing = false;
     lease_extend_hook(call);
-    if (call->status == VERROU_OK)
+    switch (call->status) {
+    case VERROU_OK:
         verrou__event_locked(call->engine, VERROU_TRACE, "lease.renewed", call, NULL, lock->ttl_ms);
-    else if (keeping && call->status != VERROU_ENOTOWNED && call->status != VERROU_ECLOSED &&
-             call->status != VERROU_ECANCELED)
+        break;
+    case VERROU_ENOTOWNED:
+    case VERROU_ECANCELED: /* it was not due any more */
+        break;
+    case VERROU_ECLOSED:
+        renewal_pause(lock, keeping);
+        break;
+    default:
         renewal_failed(lock, call->engine, call, call->error ? call->error->message : verrou_status_text(call->status));
-    if (keeping)
-        lease_set_timer(lock, call->engine);
+        break;
+    }
+    lease_set_timer(lock, call->engine);
 }
 
 /* Its turn came: the calls before it may have ended the lease, or moved its end so far that a renewal would shorten it. */
@@ -203,6 +213,8 @@ void lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum 
 
     lease_look(lock, &view);
     was_held = view.noted == LEASE_HELD && view.lease == lease;
+    if (view.noted == LEASE_NONE && state == LEASE_LOST)
+        return; /* what was released, or never acquired, cannot be lost */
     if (!lease_mark(lock, lease, state))
         return;
     if (was_held && state == LEASE_LOST) {

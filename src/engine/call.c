@@ -549,6 +549,11 @@ static void acquire_refused(verrou__call *call)
             acquire_granted(call, call->first_sent_ms + op->ttl_ms);
         return;
     }
+    if (call->unknown && !op->holder && op->remaining_ms < 0) {
+        /* The store does not say who it is: it may be us, and we would wait for ourselves. */
+        call_finish(call, VERROU_EUNKNOWN);
+        return;
+    }
     if (call->unknown) {
         call->stray = call_can_give_up(call); /* it may still arrive */
         call->unknown = false;

@@ -336,6 +336,8 @@ void waits_leave(verrou__call *call)
         call_arm(next);
     } else {
         /* The timer goes on: it was set for the same holder. */
+        if (call->holder)
+            waits_tell(next, call->holder, call->holder_expires_ms, call->fence);
         call_set_state(next, CALL_ASLEEP);
         call_arm(next);
     }

@@ -443,10 +443,14 @@ static void step(void)
         if (handle->acquiring < 2)
             do_acquire(handle);
     } else if (dice < 50) {
-        if (verrou_lock_check(handle->lock) == VERROU_OK || chance(10) == 0)
+        /* So may a release by a fixed owner, which has no token to tell the leases of that owner apart: known limits. */
+        if (verrou_lock_check(handle->lock) == VERROU_OK ? !(handle->fixed_owner && handle->acquiring)
+                                                         : chance(10) == 0 && !handle->fixed_owner)
             do_on_lease(handle, RELEASE);
     } else if (dice < 60) {
-        do_on_lease(handle, EXTEND);
+        /* An extend by a fixed owner may meet a lease of an acquisition that is being given up. */
+        if (!handle->fixed_owner || (!handle->acquiring && verrou_lock_check(handle->lock) == VERROU_OK))
+            do_on_lease(handle, EXTEND);
     } else if (dice < 62) {
         do_on_lease(handle, INSPECT);
     } else if (dice < 63) {
