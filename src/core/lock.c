@@ -247,18 +247,13 @@ void verrou_lock_free(verrou_lock *lock)
 /* The owner of the next acquisition: drawn with the handle the first time, anew each later time. */
 static verrou_status take_owner(verrou_lock *lock, verrou__owner_id *ret_owner, verrou_error *err)
 {
-    bool first;
+    bool next_is_good = lock->owner_is_fixed ||
+                        (atomic_load(&lock->first_owner) && atomic_exchange(&lock->first_owner, false));
 
-    if (lock->owner_is_fixed) {
-        *ret_owner = lock->next_owner;
-        return VERROU_OK;
-    }
-    pthread_mutex_lock(&lock->mutex);
-    first = lock->first_owner;
-    lock->first_owner = false;
-    *ret_owner = lock->next_owner;
-    pthread_mutex_unlock(&lock->mutex);
-    return first ? VERROU_OK : verrou__owner_draw(ret_owner, err);
+    if (!next_is_good)
+        return verrou__owner_draw(ret_owner, err);
+    *ret_owner = lock->next_owner; /* never changes */
+    return VERROU_OK;
 }
 
 struct plan {
@@ -334,8 +329,6 @@ static void tell_granted(const verrou_op *op, int64_t remaining_ms, verrou_info 
 {
     verrou_info info = VERROU_INFO_INIT;
 
-    if (!ret_info)
-        return;
     info.locked = 1;
     info.fence = op->fence;
     info.remaining_ms = remaining_ms;
@@ -373,7 +366,8 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
         return false; /* asked again by the engine, which can wait, and describe the holder */
     expires_ms = lock->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op.sent_ms + lock->ttl_ms;
     lease_begun_inline(lock, engine, &id, op.fence, expires_ms);
-    tell_granted(&op, lock->ttl_ms, ret_info);
+    if (ret_info)
+        tell_granted(&op, lock->ttl_ms, ret_info);
     return true;
 }
 

@@ -36,7 +36,7 @@ struct verrou_lock {
     atomic_uint refs;
     uint8_t state;             /* enum lease_state */
     bool owner_is_fixed;
-    bool first_owner;          /* next_owner was not used yet */
+    atomic_bool first_owner;   /* next_owner was not used yet; not guarded */
     verrou_store *store;
     _Atomic uint64_t process;  /* see verrou__fork_settle() */
     pthread_mutex_t mutex;
