@@ -2,7 +2,7 @@
  * sqlite_bench.c - how much of plain SQLite's speed the driver keeps: acquire and release through execute(), against a loop
  * of the same two prepared statements with BEGIN IMMEDIATE and COMMIT around each. Not a test: run it by hand.
  *
- *     bench_sqlite [ROUNDS [PAIRS]]
+ *     sqlite_driver_bench [ROUNDS [PAIRS]]
  *
  * Both sides take turns within a round, so that a change of the machine's load hits both; the ratio of each round is taken,
  * and the median reported.
