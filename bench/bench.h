@@ -177,18 +177,15 @@ static inline verrou_lock *bench_lock(verrou_store *store, const char *key)
     return lock;
 }
 
+/* Without an error slot: zeroing its half kilobyte would be measured as well. */
 static inline void bench_acquire(verrou_lock *lock)
 {
-    verrou_error err = VERROU_ERROR_INIT;
-
-    bench_need(verrou_lock_acquire(lock, NULL, NULL, &err), &err, "acquire");
+    bench_need(verrou_lock_acquire(lock, NULL, NULL, NULL), NULL, "acquire");
 }
 
 static inline void bench_release(verrou_lock *lock)
 {
-    verrou_error err = VERROU_ERROR_INIT;
-
-    bench_need(verrou_lock_release(lock, NULL, &err), &err, "release");
+    bench_need(verrou_lock_release(lock, NULL, NULL), NULL, "release");
 }
 
 /* ---- processes ---- */

@@ -248,12 +248,8 @@ static verrou_status own_next_owner(verrou_lock *lock, verrou_error *err)
 {
     verrou__owner_id fresh;
     verrou_status status;
-    bool ours;
 
-    pthread_mutex_lock(&lock->mutex);
-    ours = lock->owner_is_fixed || !lock->next_is_parents;
-    pthread_mutex_unlock(&lock->mutex);
-    if (ours)
+    if (lock->owner_is_fixed || !atomic_load(&lock->next_is_parents))
         return VERROU_OK;
     status = verrou__owner_draw(&fresh, err);
     if (status != VERROU_OK)
@@ -357,8 +353,6 @@ static void tell_granted(const verrou_op *op, int64_t remaining_ms, verrou_info 
 {
     verrou_info info = VERROU_INFO_INIT;
 
-    if (!ret_info)
-        return;
     info.locked = 1;
     info.fence = op->fence;
     info.remaining_ms = remaining_ms;
@@ -394,7 +388,8 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
         return false; /* asked again by the engine, which can wait, and describe the holder */
     expires_ms = lock->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op.sent_ms + lock->ttl_ms;
     lease_begun_inline(lock, engine, id, op.fence, expires_ms);
-    tell_granted(&op, lock->ttl_ms, ret_info);
+    if (ret_info)
+        tell_granted(&op, lock->ttl_ms, ret_info);
     return true;
 }
 

@@ -36,7 +36,7 @@ struct verrou_lock {
     atomic_uint refs;
     uint8_t state;             /* enum lease_state */
     bool owner_is_fixed;
-    bool next_is_parents;      /* next_owner was drawn before a fork: the parent will use it */
+    atomic_bool next_is_parents; /* next_owner was drawn before a fork: the parent will use it */
     verrou_store *store;
     _Atomic uint64_t process;  /* see verrou__fork_settle() */
     pthread_mutex_t mutex;

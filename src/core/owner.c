@@ -18,6 +18,9 @@ static pthread_once_t texts_once = PTHREAD_ONCE_INIT;
 static char hex_pairs[256][2]; /* an owner is written with every acquisition: a byte at a time, not a nibble */
 static char host[MAX_HOST + 1];
 static size_t host_len;
+static char tail[1 + MAX_HOST + 1 + MAX_PID_DIGITS]; /* "@host:pid" of the process that drew the first owner */
+static size_t tail_len;
+static int32_t tail_pid;
 
 /* A host name is arbitrary bytes as far as the kernel is concerned; ':' would end it early for whoever reads the owner.
  */
@@ -32,15 +35,6 @@ static void read_host(void)
 
         host[host_len++] = c > ' ' && c <= '~' && c != ':' ? c : '-';
     }
-}
-
-static void make_texts(void)
-{
-    for (int i = 0; i < 256; i++) {
-        hex_pairs[i][0] = "0123456789abcdef"[i >> 4];
-        hex_pairs[i][1] = "0123456789abcdef"[i & 15];
-    }
-    read_host();
 }
 
 /* getpid() is a system call. The upper half holds the fork count that the lower half, the process id, was read under.
@@ -84,6 +78,26 @@ static char *put_decimal(char *out, uint32_t value)
     return out;
 }
 
+static char *put_tail(char *out, int32_t pid)
+{
+    *out++ = '@';
+    memcpy(out, host, host_len);
+    out += host_len;
+    *out++ = ':';
+    return put_decimal(out, (uint32_t)pid);
+}
+
+static void make_texts(void)
+{
+    for (int i = 0; i < 256; i++) {
+        hex_pairs[i][0] = "0123456789abcdef"[i >> 4];
+        hex_pairs[i][1] = "0123456789abcdef"[i & 15];
+    }
+    read_host();
+    tail_pid = cached_pid();
+    tail_len = (size_t)(put_tail(tail, tail_pid) - tail);
+}
+
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1])
 {
     char *at = out;
@@ -91,11 +105,12 @@ size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char 
     pthread_once(&texts_once, make_texts);
     for (size_t i = 0; i < sizeof(id->bits); i++, at += 2)
         memcpy(at, hex_pairs[id->bits[i]], 2);
-    *at++ = '@';
-    memcpy(at, host, host_len);
-    at += host_len;
-    *at++ = ':';
-    at = put_decimal(at, (uint32_t)id->pid);
+    if (id->pid == tail_pid) {
+        memcpy(at, tail, tail_len);
+        at += tail_len;
+    } else { /* drawn in a child of the process whose tail is kept */
+        at = put_tail(at, id->pid);
+    }
     if (label != NULL && label[0] != '\0') {
         size_t len = strnlen(label, VERROU__MAX_LABEL);
 

@@ -27,6 +27,20 @@ struct table {
     size_t count;
 };
 
+/* The last 0 to 7 bytes of a key as a number. Copying a few bytes into a word and reading it whole would wait for the copy. */
+static inline uint64_t table_tail(const char *key, size_t len)
+{
+    const unsigned char *bytes = (const unsigned char *)key;
+    uint32_t first, last;
+
+    if (len >= sizeof(first)) {
+        memcpy(&first, key, sizeof(first));
+        memcpy(&last, key + len - sizeof(last), sizeof(last));
+        return (uint64_t)first << 32 | last;
+    }
+    return len == 0 ? 0 : (uint64_t)bytes[0] << 16 | (uint64_t)bytes[len / 2] << 8 | bytes[len - 1];
+}
+
 /* Multiply and fold eight bytes at a time; `seed` is drawn per process, so that nobody can choose keys that collide. */
 static inline uint32_t table_hash(const char *key, size_t len, uint64_t seed)
 {
@@ -39,9 +53,7 @@ static inline uint32_t table_hash(const char *key, size_t len, uint64_t seed)
         h = (h ^ word) * odd;
         h ^= h >> 32;
     }
-    word = 0;
-    memcpy(&word, key, len);
-    h = (h ^ word) * odd;
+    h = (h ^ table_tail(key, len)) * odd;
     h ^= h >> 29;
     h *= odd;
     return (uint32_t)(h >> 32);

@@ -238,13 +238,16 @@ void verrou__sqlite_explain(const sqlite_lane *lane, sqlite3 *db, int code, sqli
 
 /* ---- waiting for the database's lock ---- */
 
-/* Short waits at first, since most transactions are; never longer than 2 ms, never beyond the deadline. */
+/*
+ * Short waits at first, since most transactions are, and since a waiter that is told of a release comes while that is being committed;
+ * never longer than 2 ms, never beyond the deadline.
+ */
 static bool pause_until(sqlite_lane *lane, unsigned tries)
 {
     const verrou_host *host = lane->state->host;
     int64_t left_ms = lane->deadline_ms == VERROU_FOREVER ? 1000 : lane->deadline_ms - host->now_ms();
-    uint64_t span_us = tries < 9 ? 200u * (tries + 1) : 1800u;
-    uint64_t us = 200u + host->random() % span_us;
+    uint64_t least_us = tries < 60 ? 32u + 16u * tries : 1000u;
+    uint64_t us = least_us + host->random() % least_us;
     struct timespec ts;
 
     if (left_ms <= 0)
