@@ -255,10 +255,9 @@ static struct lease *find(struct transaction *t, const char *key, const char *ow
     return NULL;
 }
 
-/* Rounded up: now_ms is up to a millisecond behind, and a lease must not end before the holder thinks that it does. */
 static int64_t expiration(const struct transaction *t, int64_t ttl_ms)
 {
-    return ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : t->now_ms + 1 + ttl_ms;
+    return ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : t->now_ms + ttl_ms;
 }
 
 static void forget(struct transaction *t, struct lease *lease)

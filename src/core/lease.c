@@ -307,7 +307,7 @@ void lease_release_hook(verrou__call *call)
 void lease_extend_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
-    int64_t expires_ms = call->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : verrou_now_ms() + call->ttl_ms;
+    int64_t expires_ms = verrou__lease_end_ms(call->engine, verrou_now_ms(), call->ttl_ms);
 
     pthread_mutex_lock(&lock->mutex);
     if (lock->lease == call->lease) {
@@ -335,7 +335,7 @@ static void lease_move_end(verrou_lock *lock, const verrou__call *call)
 
     pthread_mutex_lock(&lock->mutex);
     if (call->status != VERROU_OK)
-        expires_ms = call->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : call->first_sent_ms + call->ttl_ms;
+        expires_ms = verrou__lease_end_ms(call->engine, call->first_sent_ms, call->ttl_ms);
     if ((call->status != VERROU_OK || lease != call->lease) && expires_ms > lock->expires_ms)
         expires_ms = lock->expires_ms;
     if (lock->lease == lease && lock->state == LEASE_HELD)
@@ -386,8 +386,7 @@ void lease_inspect_hook(verrou__call *call)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
     } else if (call->holder && call->op.remaining_ms >= 0) {
         pthread_mutex_lock(&lock->mutex);
-        lock->expires_ms = call->op.remaining_ms == VERROU_FOREVER ? VERROU_FOREVER
-                                                                   : call->op.sent_ms + call->op.remaining_ms;
+        lock->expires_ms = verrou__lease_end_ms(call->engine, call->op.sent_ms, call->op.remaining_ms);
         if (lock->fence == 0)
             lock->fence = call->fence;
         pthread_mutex_unlock(&lock->mutex);

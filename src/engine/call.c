@@ -500,6 +500,17 @@ static void call_settled(verrou__call *call)
     call->settling = false;
 }
 
+/*
+ * When a lease of this length ends that the store counts from `from_ms` on or later. A store that knows whole milliseconds only may end it
+ * up to one of them earlier by ours: both clocks round down, but not at the same moment.
+ */
+int64_t verrou__lease_end_ms(const verrou__engine *engine, int64_t from_ms, int64_t length_ms)
+{
+    if (length_ms == VERROU_FOREVER)
+        return VERROU_FOREVER;
+    return from_ms + length_ms - (engine->is_inline ? 0 : 1);
+}
+
 static void acquire_granted(verrou__call *call, int64_t expires_ms)
 {
     int64_t now_ms = engine_now(call->engine);
@@ -512,6 +523,9 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
         call->permanent = false;
         if (now_ms >= call->deadline_ms)
             call_finish(call, VERROU_EUNKNOWN);
+        else if (++call->ended_early >= MAX_ENDED_EARLY)
+            call_fail(call, VERROU_ESTORAGE, "a lease of %lld ms is over before the store's answer is here",
+                      (long long)call->ttl_ms);
         else
             call_request(call);
         return;
@@ -541,12 +555,10 @@ static void acquire_refused(verrou__call *call)
     if (op->holder_is_owner && (call->unknown || call->stray)) {
         if (call->owner_is_fixed)
             call_finish(call, VERROU_EUNKNOWN);
-        else if (op->remaining_ms == VERROU_FOREVER)
-            acquire_granted(call, VERROU_FOREVER);
         else if (op->remaining_ms >= 0)
-            acquire_granted(call, op->sent_ms + op->remaining_ms);
+            acquire_granted(call, verrou__lease_end_ms(call->engine, op->sent_ms, op->remaining_ms));
         else
-            acquire_granted(call, call->first_sent_ms + op->ttl_ms);
+            acquire_granted(call, verrou__lease_end_ms(call->engine, call->first_sent_ms, op->ttl_ms));
         return;
     }
     if (call->unknown && !op->holder && op->remaining_ms < 0) {
@@ -575,7 +587,7 @@ static void acquire_answered(verrou__call *call)
         op->fence = call->want_fence;
         acquire_granted(call, VERROU_FOREVER);
     } else {
-        acquire_granted(call, op->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op->sent_ms + op->ttl_ms);
+        acquire_granted(call, verrou__lease_end_ms(call->engine, op->sent_ms, op->ttl_ms));
     }
 }
 
@@ -608,7 +620,7 @@ static void extend_answered(verrou__call *call)
         return;
     }
     call->fence = op->fence;
-    call->expires_ms = op->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op->sent_ms + op->ttl_ms;
+    call->expires_ms = verrou__lease_end_ms(call->engine, op->sent_ms, op->ttl_ms);
     waits_key_extended(call->engine, op->key, op->key_len, call->expires_ms);
     if (call->expires_ms <= engine_now(call->engine))
         call_finish(call, VERROU_ENOTOWNED); /* it ran out again before the answer was here */

@@ -110,6 +110,7 @@ struct verrou__call {
     /* The engine's own. */
     verrou__engine *engine;
     uint8_t state;
+    uint8_t ended_early;          /* acquire: how many leases were over when the answer came */
     bool answered;                /* the caller has its answer */
     bool stray;                   /* a request may have been, or may yet be, applied without anybody wanting it */
     bool begun;                   /* its turn in its series came */
@@ -161,6 +162,9 @@ void verrou__call_start_locked(verrou__call *call);
 
 /* Answer a VERROU__WAIT call, or one that is just about to start. */
 void verrou__call_answer_locked(verrou__call *call, verrou_status status);
+
+/* The local end of a lease of this length (VERROU_FOREVER: never) whose request was sent at `from_ms`. */
+int64_t verrou__lease_end_ms(const verrou__engine *engine, int64_t from_ms, int64_t length_ms);
 
 /* ---- for the core's own bookkeeping under the engine's mutex ---- */
 void verrou__engine_enter(verrou__engine *engine);

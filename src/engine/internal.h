@@ -31,6 +31,7 @@
 #define PAUSE_MIN_MS 2         /* between tries of a request that failed for a passing reason: doubles up to ... */
 #define PAUSE_MAX_MS 250
 #define RECONNECT_MAX_MS 2000
+#define MAX_ENDED_EARLY 3      /* leases that are over before the answer is here: then the acquire fails */
 #define PROVISIONAL_TTL_MS 30000 /* a permanent lease starts as one of this length */
 
 enum call_state {

@@ -114,20 +114,14 @@ static bool now_read(struct database *db, verrou_op *op, int64_t *ret_now_ms)
     return status == VERROU_OK;
 }
 
-/*
- * The clock has counted whole milliseconds, so it is up to one behind: without that one, the row could run out a little before the
- * holder thinks that its lease does. Others are told what is left without it.
- */
-#define ROUNDED_MS 1
-
 static int64_t expiration(int64_t now_ms, int64_t ttl_ms)
 {
-    return ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : now_ms + ROUNDED_MS + ttl_ms;
+    return ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : now_ms + ttl_ms;
 }
 
 static int64_t left(const verrou_row *row, int64_t now_ms)
 {
-    int64_t left_ms = row->expiration_ms - ROUNDED_MS - now_ms;
+    int64_t left_ms = row->expiration_ms - now_ms;
 
     if (row->expiration_ms == VERROU_FOREVER)
         return VERROU_FOREVER;
