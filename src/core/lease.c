@@ -175,6 +175,13 @@ static void lease_install(verrou_lock *lock, const verrou__owner_id *owner, uint
     pthread_mutex_unlock(&lock->mutex);
 }
 
+static void hold_from_now(struct keeping *keeping)
+{
+    keeping->hold_until_ms = VERROU_FOREVER;
+    if (keeping->max_hold_ms != VERROU_FOREVER)
+        keeping->hold_until_ms = verrou_now_ms() + keeping->max_hold_ms;
+}
+
 void lease_begun(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner, uint64_t fence,
                  int64_t expires_ms)
 {
@@ -184,9 +191,7 @@ void lease_begun(verrou_lock *lock, verrou__engine *engine, const verrou__owner_
     lease_install(lock, owner, fence, expires_ms);
     if (!keeping)
         return;
-    keeping->hold_until_ms = VERROU_FOREVER;
-    if (keeping->max_hold_ms != VERROU_FOREVER)
-        keeping->hold_until_ms = verrou_now_ms() + keeping->max_hold_ms;
+    hold_from_now(keeping);
     keeping->retry_at_ms = 0;
     keeping->releasing = false;
     lease_set_timer(lock, engine);
@@ -454,6 +459,7 @@ verrou_status lease_need_keeping(verrou_lock *lock, verrou_error *err)
 void lease_start_keeping(verrou_lock *lock, verrou__engine *engine)
 {
     verrou__engine_enter(engine);
+    hold_from_now(atomic_load(&lock->keeping));
     lease_set_timer(lock, engine);
     verrou__engine_leave(engine);
 }
