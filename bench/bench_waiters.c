@@ -119,7 +119,8 @@ static void measure_waiting(const struct waiting *waiting, verrou_store *store, 
     for (int i = 0; i < WAITERS; i++) {
         key_name(key, sizeof(key), i % waiting->keys);
         locks[i] = bench_lock(store, key);
-        bench_need(verrou_lock_acquire_async(locks[i], &options, queue, count_answer, &answered, NULL), NULL, "acquire");
+        bench_need(verrou_lock_acquire_async(locks[i], &options, queue, count_answer, &answered, NULL), NULL,
+                   "acquire");
     }
     bench_sleep_ms(1000);
     before = statements;
