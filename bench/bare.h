@@ -50,7 +50,8 @@ static inline void bare_open(struct bare *bare, const char *folder, const char *
     snprintf(text, sizeof(text), "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s", synchronous);
     bare_check(bare, sqlite3_exec(bare->db, text, NULL, NULL, NULL), SQLITE_OK);
     for (int i = 0; i < BARE_STATEMENTS; i++)
-        bare_check(bare, sqlite3_prepare_v3(bare->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &bare->statements[i], NULL),
+        bare_check(bare,
+                   sqlite3_prepare_v3(bare->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &bare->statements[i], NULL),
                    SQLITE_OK);
 }
 
@@ -71,7 +72,7 @@ static inline void bare_bind(const struct bare *bare, int which, int64_t now_us)
 {
     sqlite3_stmt *stmt = bare->statements[which];
 
-    sqlite3_bind_text(stmt, 1, "account:0", -1, SQLITE_STATIC);
+    sqlite3_bind_text(stmt, 1, "account:bare", -1, SQLITE_STATIC);
     sqlite3_bind_text(stmt, 2, "0123456789abcdef0123456789abcdef@localhost:12345", -1, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 3, now_us / 1000);
 }

@@ -13,11 +13,11 @@
 #define MAX_TURNS (ROUNDS * TURNS)
 
 struct shared {
-    _Atomic int64_t called_ns; /* when the last release was called ... */
+    _Atomic int64_t called_ns;   /* when the last release was called ... */
     _Atomic int64_t returned_ns; /* ... and when it returned; 0 until then */
-    _Atomic int last;  /* who released */
-    _Atomic int turns; /* of this round */
-    _Atomic int same;  /* acquisitions by the one who had released */
+    _Atomic int last;            /* who released */
+    _Atomic int turns;           /* of this round */
+    _Atomic int same;            /* acquisitions by the one who had released */
     double from_call_us[MAX_TURNS];
     _Atomic int samples;
 };
@@ -154,9 +154,8 @@ static void bench_with(struct bench *bench, const char *folder, const char *sync
               bench_cell(reference, "two bare commits %.0f us", pair_us), median_us / pair_us);
     bench_row("  of all turns, 95 of 100 within", "", bench_cell(measured, "%.0f us", all_us[n * 95 / 100]),
               bench_cell(reference, "two bare commits %.0f us", pair_us), all_us[n * 95 / 100] / pair_us);
-    bench_row("  turns taken by the one who had just released", "",
-              bench_cell(measured, "%d", bench->shared->same), bench_cell(reference, "%d turns", n),
-              (double)bench->shared->same / n);
+    bench_row("  turns taken by the one who had just released", "", bench_cell(measured, "%d", bench->shared->same),
+              bench_cell(reference, "%d turns", n), (double)bench->shared->same / n);
     bench_file_remove(folder, "store.db");
 }
 

@@ -218,8 +218,10 @@ static void bench_bytes(void)
 
     bench_need(verrou_queue_new(&queue, NULL), NULL, "queue");
     bench_head("memory: bytes, with the allocator's own");
-    bench_bytes_of(store, queue, "account:%03d", "an idle handle, key of 11 bytes", "a waiter and its handle, a key each");
-    bench_bytes_of(store, queue, "account:42", "an idle handle, key of 10 bytes", "a waiter and its handle, all for one key");
+    bench_bytes_of(store, queue, "account:%03d", "an idle handle, key of 11 bytes",
+                   "a waiter and its handle, a key each");
+    bench_bytes_of(store, queue, "account:42", "an idle handle, key of 10 bytes",
+                   "a waiter and its handle, all for one key");
     verrou_queue_free(queue);
     verrou_store_close(store);
 }

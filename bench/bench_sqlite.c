@@ -1,5 +1,6 @@
 /*
- * bench_sqlite.c - the SQLite store: acquire and release a second, beside the bare loop of bare.h on another database of the same folder.
+ * bench_sqlite.c - the SQLite store: acquire and release a second, beside the bare loop of bare.h on the same database, in turns. (Two
+ * databases do not do: how long a disk takes to sync a file may differ by half from one file to the next.)
  *
  * One caller shows what the library adds to SQLite. Many callers, a key each, show group commit: whoever commits takes along what the
  * others want, so that the disk is asked once for all of them.
@@ -93,7 +94,7 @@ static void bench_with(const char *folder, const char *synchronous, const char *
     char text[512];
     verrou_store *store;
 
-    bare_open(&bench.bare, folder, "bare.db", synchronous);
+    bare_open(&bench.bare, folder, "store.db", synchronous);
     snprintf(text, sizeof(text), "sqlite:%s/store.db?synchronous=%s", folder, synchronous);
     store = bench_open(text);
     for (int i = 0; i < MAX_CALLERS; i++) {
@@ -111,7 +112,8 @@ static void bench_with(const char *folder, const char *synchronous, const char *
         bench.callers = callers[i];
         run_store(&bench);
         figures = bench_rounds(ROUNDS, run_store, run_bare, &bench);
-        snprintf(text, sizeof(text), "acquire+release, %d caller%s", callers[i], callers[i] == 1 ? "" : "s, a key each");
+        snprintf(text, sizeof(text), "acquire+release, %d caller%s", callers[i],
+                 callers[i] == 1 ? "" : "s, a key each");
         bench_row(text, aims[i], bench_cell(measured, "%.0f pairs/s", figures.subject),
                   bench_cell(reference, "bare loop %.0f pairs/s", figures.reference), figures.ratio);
     }
@@ -120,7 +122,6 @@ static void bench_with(const char *folder, const char *synchronous, const char *
     verrou_store_close(store);
     bare_close(&bench.bare);
     bench_file_remove(folder, "store.db");
-    bench_file_remove(folder, "bare.db");
 }
 
 int main(void)
