@@ -112,13 +112,23 @@ void read_file(const char *path, char *out, size_t size)
 
 /* ---- starting ---- */
 
+void default_signals(void)
+{
+    sigset_t none;
+
+    for (int signo = 1; signo < NSIG; ++signo)
+        signal(signo, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static void child_main(const redirect *how, const int theirs[3], const char *const *args)
 {
     char *argv[64] = {(char *)(uintptr_t)VERROU_COMMAND};
     int count = 1;
 
     setsid();
-    signal(SIGPIPE, SIG_DFL);
+    default_signals();
     for (int i = 0; i < 3; ++i) {
         int fd = how && how->file[i] ? open(how->file[i], O_RDWR) : theirs[i];
         dup2(fd, i);

@@ -48,6 +48,9 @@ const char *path_of(const char *name);
 void write_file(const char *path, const char *text);
 void read_file(const char *path, char *out, size_t size);
 
+/* In a child: signals as at login. Whoever runs the tests in the background may have them ignored. */
+void default_signals(void);
+
 /* Start `verrou` with these arguments (NULL at the end), `start_as` with redirections. */
 job *start(const char *first, ...);
 job *start_as(const redirect *how, const char *first, ...);

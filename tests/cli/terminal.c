@@ -40,10 +40,12 @@ static void set_foreground(pid_t group)
 /* The shell: the leader of the terminal's session. */
 static void shell_main(int reports, int orders, char *const *argv)
 {
-    pid_t job_pid = fork();
+    pid_t job_pid;
     int status = 0;
     char order;
 
+    default_signals();
+    job_pid = fork();
     if (!job_pid) {
         setpgid(0, 0);
         set_foreground(getpid());
