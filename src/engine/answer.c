@@ -318,7 +318,9 @@ static void call_answered_out_of_time(verrou__call *call)
     if (call->state == CALL_QUEUED)
         engine_dequeue(call->engine, call);
     verrou__event_locked(call->engine, VERROU_WARN, "lock.not_given_up", call,
-                         "the lease runs out by itself", 0);
+                         call->ttl_ms == VERROU_FOREVER ? "a lease that never expires may be left"
+                                                        : "the lease runs out by itself",
+                         0);
     call_end(call);
 }
 

@@ -426,6 +426,14 @@ void call_begin(verrou__call *call)
         call_finish(call, VERROU_ECANCELED);
         return;
     }
+    if (call->deadline_ms <= call->start_ms) {
+        call->series = NULL;
+        if (call->kind == VERROU__ACQUIRE)
+            call_finish(call, VERROU_ENOTACQUIRED);
+        else
+            call_fail(call, VERROU_ESTORAGE, "the deadline had passed before anything was sent");
+        return;
+    }
     if (call->series) {
         verrou__series *series = call->series;
         bool parked = series->head != NULL;
