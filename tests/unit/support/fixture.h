@@ -36,6 +36,9 @@ static inline int teardown(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* A handle takes its lease to end so much before the store does: see verrou__lease_end_ms(). */
+#define EARLY_MS 1
+
 static inline verrou_lock *new_lock(struct process *process, const char *key, int64_t ttl_ms)
 {
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
