@@ -284,6 +284,17 @@ static uint32_t lease_changed_by(verrou_lock *lock, const verrou__call *call)
     return view.lease;
 }
 
+/* Its turn came: an extend before it may have moved the end. */
+void lease_release_started(verrou__call *call)
+{
+    verrou_lock *lock = call->subject;
+
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease)
+        call->expires_ms = lock->expires_ms;
+    pthread_mutex_unlock(&lock->mutex);
+}
+
 void lease_release_hook(verrou__call *call)
 {
     verrou_lock *lock = call->subject;

@@ -93,6 +93,7 @@ void lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease
 
 /* Hooks of calls whose subject is a lock. */
 void lease_acquire_hook(verrou__call *call);
+void lease_release_started(verrou__call *call);
 void lease_release_hook(verrou__call *call);
 void lease_extend_started(verrou__call *call);
 void lease_extend_hook(verrou__call *call);
