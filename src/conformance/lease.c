@@ -204,9 +204,9 @@ static void extension_moves_end(struct conf *c)
 {
     struct watching *watching = conf_alloc(c, sizeof *watching);
 
-    watching->lock = conf_lock(c, 1000);
+    watching->lock = conf_lock(c, 2000);
     watching->options = patiently(c);
-    watching->options.timeout_ms = 1500;
+    watching->options.timeout_ms = 2500;
     conf_hold(c, watching->lock);
     EXPECT(VERROU_OK, verrou_lock_extend(watching->lock, LONG_MS, NULL, ERR));
     conf_thread(c, watching_run, watching);

@@ -287,6 +287,7 @@ static uint32_t lease_changed_by(verrou_lock *lock, const verrou__call *call)
     return view.lease;
 }
 
+/* Its turn came: no renewal behind it; and an extend before it may have moved the end. */
 void lease_release_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
@@ -294,6 +295,10 @@ void lease_release_started(verrou__call *call)
 
     if (keeping)
         keeping->releasing = true;
+    pthread_mutex_lock(&lock->mutex);
+    if (lock->lease == call->lease)
+        call->expires_ms = lock->expires_ms;
+    pthread_mutex_unlock(&lock->mutex);
 }
 
 void lease_release_hook(verrou__call *call)
@@ -329,6 +334,7 @@ void lease_extend_started(verrou__call *call)
     pthread_mutex_lock(&lock->mutex);
     if (lock->lease == call->lease) {
         call->expires_ms = lock->expires_ms;
+        call->may_revive = lock->state == LEASE_NONE;
         if (lock->state == LEASE_HELD && expires_ms < lock->expires_ms)
             lock->expires_ms = expires_ms;
     }
@@ -360,11 +366,15 @@ static void lease_move_end(verrou_lock *lock, const verrou__call *call)
     pthread_mutex_unlock(&lock->mutex);
 }
 
-/* A handle that was restored, or whose lease was thought lost, holds it after all. */
+/*
+ * A handle that was restored, or whose lease was thought lost, holds it after all. Not one that was released meanwhile: a release of an
+ * inline store does not wait for its turn in the series.
+ */
 static void lease_revive(verrou_lock *lock, const verrou__call *call)
 {
     pthread_mutex_lock(&lock->mutex);
-    if (lock->lease == call->lease && (lock->state == LEASE_LOST || lock->state == LEASE_NONE))
+    if (lock->lease == call->lease &&
+        (lock->state == LEASE_LOST || (lock->state == LEASE_NONE && call->may_revive)))
         lock->state = LEASE_HELD;
     if (lock->lease == call->lease && lock->fence == 0)
         lock->fence = call->fence;
@@ -403,9 +413,11 @@ void lease_inspect_hook(verrou__call *call)
         lease_over(lock, call->engine, call->lease, LEASE_LOST);
     } else if (call->holder && call->op.remaining_ms >= 0) {
         pthread_mutex_lock(&lock->mutex);
-        lock->expires_ms = verrou__lease_end_ms(call->engine, call->op.sent_ms, call->op.remaining_ms);
-        if (lock->fence == 0)
-            lock->fence = call->fence;
+        if (lock->lease == call->lease) {
+            lock->expires_ms = verrou__lease_end_ms(call->engine, call->op.sent_ms, call->op.remaining_ms);
+            if (lock->fence == 0)
+                lock->fence = call->fence;
+        }
         pthread_mutex_unlock(&lock->mutex);
         lease_set_timer(lock, call->engine);
     }

@@ -303,7 +303,7 @@ static verrou_status plan_acquire(const verrou_lock *lock, const verrou_acquire_
     ret->attempts = choose(read.attempts, VERROU_DEFAULT, lock->attempts);
     ret->delay_ms = choose(read.delay_ms, VERROU_DEFAULT, lock->delay_ms);
     ret->timeout_ms = choose(read.timeout_ms, VERROU_DEFAULT, lock->timeout_ms);
-    ret->deadline_ms = read.deadline_ms;
+    ret->deadline_ms = verrou__deadline(read.deadline_ms);
     ret->cancel = read.cancel;
     status = check_retry(ret->attempts, ret->delay_ms, ret->timeout_ms, err);
     ret->immediate = ret->attempts == 1 || ret->timeout_ms == 0;

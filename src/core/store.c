@@ -288,6 +288,14 @@ int64_t verrou__store_limit_ms(const verrou_store *store)
 
 /* ---- calls about keys ---- */
 
+/* The clock is never below 0: what is, is past, and may not overflow what is reckoned with it. */
+int64_t verrou__deadline(int64_t deadline_ms)
+{
+    if (deadline_ms == VERROU_DEFAULT)
+        return VERROU_FOREVER;
+    return deadline_ms < 0 ? 0 : deadline_ms;
+}
+
 verrou_status verrou__call_options(verrou_store *store, const verrou_call_options *options, verrou_call_options *ret,
                                    verrou_error *err)
 {
@@ -298,6 +306,7 @@ verrou_status verrou__call_options(verrou_store *store, const verrou_call_option
         read.timeout_ms = store->options.limit_ms;
     if (read.timeout_ms != VERROU_FOREVER && (read.timeout_ms < 1 || read.timeout_ms > VERROU_MAX_MS))
         return verrou__fail(err, VERROU_EINVAL, "timeout_ms: %lld is out of range", (long long)read.timeout_ms);
+    read.deadline_ms = verrou__deadline(read.deadline_ms);
     *ret = read;
     return VERROU_OK;
 }

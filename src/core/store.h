@@ -18,6 +18,9 @@ verrou__engine *verrou__store_engine_here(verrou_store *store);
 const char *verrou__store_prefix(const verrou_store *store, size_t *ret_len);
 int64_t verrou__store_limit_ms(const verrou_store *store);
 
+/* A deadline as the caller gave it, brought into the clock's range. */
+int64_t verrou__deadline(int64_t deadline_ms);
+
 /* Fill in start and deadline of a call from options that may be NULL. VERROU_EINVAL. */
 verrou_status verrou__call_options(verrou_store *store, const verrou_call_options *options, verrou_call_options *ret,
                                    verrou_error *err);

@@ -306,6 +306,7 @@ static void lane_open(verrou__engine *engine, struct lane *lane)
     pthread_mutex_unlock(&engine->mutex);
     status = engine->driver->open(engine->state, engine_now(engine) + engine->options.limit_ms, &opened, &error);
     pthread_mutex_lock(&engine->mutex);
+    pthread_cond_broadcast(&engine->drained);
     if (status != VERROU_OK) {
         if (error.status == VERROU_OK)
             verrou__fail(&error, status, "the store cannot be opened");
@@ -328,6 +329,7 @@ static void lane_close(verrou__engine *engine, struct lane *lane)
     lane->lane = NULL;
     lane->state = LANE_CLOSED;
     lane->retry_at_ms = 0;
+    pthread_cond_broadcast(&engine->drained);
 }
 
 /* A closed lane that may be tried now. While one is being opened, others wait for how that goes. */
@@ -617,12 +619,18 @@ static void engine_drop_calls(verrou__engine *engine)
     }
 }
 
+/* A caller who leads may be closing its lane though nobody waits for an answer any more. */
+static bool engine_is_busy(verrou__engine *engine)
+{
+    return engine->calls || lane_in_state(engine, LANE_BUSY) || lane_in_state(engine, LANE_OPENING);
+}
+
 /* Let what was given up be released, and what is in flight come back. */
 static void engine_drain(verrou__engine *engine)
 {
     int64_t until_ms = engine_now(engine) + engine->options.limit_ms;
 
-    while (engine->calls && !engine->options.manual) {
+    while (engine_is_busy(engine) && !engine->options.manual) {
         bool late = engine_now(engine) >= until_ms;
 
         if (late) {
@@ -633,7 +641,7 @@ static void engine_drain(verrou__engine *engine)
         if (engine_has_loose_ends(engine)) {
             verrou__engine_leave(engine);
             verrou__engine_enter(engine);
-        } else if (engine->calls) {
+        } else if (engine_is_busy(engine)) {
             engine_wait(engine, &engine->drained, until_ms);
         }
     }

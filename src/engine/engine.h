@@ -80,6 +80,7 @@ struct verrou__call {
     bool owner_is_fixed;          /* finding this owner in the store proves nothing */
     bool unknown;                 /* a request of this call was sent and not answered (preset for a repeated release) */
     bool apply;                   /* schema */
+    bool may_revive;              /* extend: the handle held nothing when it began */
     verrou_status preset;         /* not VERROU_OK: the answer is known, the store is not asked */
     uint64_t want_fence;          /* release, extend: the token of the lease meant, 0 for any */
     int64_t ttl_ms;               /* acquire: as asked for; op.ttl_ms is what the request at hand asks for */

@@ -230,7 +230,8 @@ verrou_status waits_join(verrou__call *call, verrou_error *err)
         call_arm(call);
         return VERROU_OK;
     }
-    if (waits->not_before_ms > engine_now(engine)) {
+    waits->refused = false; /* whoever it was that held the key last */
+    if (waits->not_before_ms > engine_now(engine) && call->deadline_ms > waits->not_before_ms) {
         if (threads_need_keeper(engine) != VERROU_OK)
             return verrou__nomem(err);
         call_set_state(call, CALL_ASLEEP);

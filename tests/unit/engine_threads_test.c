@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -325,12 +326,153 @@ static void test_close_memory(void **state)
         close_under_load("memory:");
 }
 
+/* ---- single moments ---- */
+
+/* A driver whose execute(), list() and close() wait until they are told to go on. */
+static struct gate {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool executing, listing, closing; /* it is there */
+    bool go_on;
+    bool destroyed;
+    bool destroyed_while_closing;
+    atomic_int closes;
+} gate;
+
+static void gate_set(bool *flag)
+{
+    pthread_mutex_lock(&gate.mutex);
+    *flag = true;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+/* False after `ms`; 0: no limit. */
+static bool gate_wait(const bool *flag, int64_t ms)
+{
+    struct timespec until;
+    bool set;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)(ms / 1000);
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    pthread_mutex_lock(&gate.mutex);
+    while (!*flag && (ms == 0 ? pthread_cond_wait(&gate.changed, &gate.mutex)
+                              : pthread_cond_timedwait(&gate.changed, &gate.mutex, &until)) == 0)
+        ;
+    set = *flag;
+    pthread_mutex_unlock(&gate.mutex);
+    return set;
+}
+
+static verrou_status gate_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err)
+{
+    (void)deadline_ms;
+    (void)err;
+    *ret_lane = state;
+    return VERROU_OK;
+}
+
+static void gate_close(void *state, void *lane)
+{
+    (void)state;
+    (void)lane;
+    atomic_fetch_add(&gate.closes, 1);
+    gate_set(&gate.closing);
+    /* Whoever destroys the store while this goes on does so within the time. */
+    if (gate_wait(&gate.destroyed, 200))
+        gate.destroyed_while_closing = true;
+}
+
+static void gate_destroy(void *state)
+{
+    (void)state;
+    gate_set(&gate.destroyed);
+}
+
+/* Key "w" comes through at once; the others wait, and the connection breaks. */
+static verrou_status gate_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
+                                  verrou_error *err)
+{
+    (void)state;
+    (void)lane;
+    (void)deadline_ms;
+    for (size_t i = 0; i < n; i++)
+        ops[i]->result = ops[i]->key[0] == 'w' ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
+    if (ops[0]->key[0] == 'w')
+        return VERROU_OK;
+    gate_set(&gate.executing);
+    gate_wait(&gate.go_on, 0);
+    return verrou_error_set(err, VERROU_ESTORAGE, 1, NULL, "broken");
+}
+
+static const verrou_driver gate_driver = {
+    .version = VERROU_STORE_VERSION,
+    .settings = no_settings,
+    .default_lanes = 1,
+    .max_lanes = 2,
+    .destroy = gate_destroy,
+    .caps = slow_caps,
+    .open = gate_open,
+    .close = gate_close,
+    .execute = gate_execute,
+};
+
+static void gate_begin(const char *settings, verrou_store **ret_store, verrou_lock **ret_warm)
+{
+    memset(&gate, 0, sizeof(gate));
+    pthread_mutex_init(&gate.mutex, NULL);
+    pthread_cond_init(&gate.changed, NULL);
+    assert_int_equal(verrou__store_open_driver(&gate_driver, settings, NULL, &gate, ret_store, NULL), VERROU_OK);
+    /* The first connection is a worker's: after it, callers lead. */
+    assert_int_equal(verrou_lock_new(*ret_store, "w", NULL, ret_warm, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(*ret_warm, NULL, NULL, NULL), VERROU_OK);
+}
+
+static void *closer(void *store)
+{
+    verrou_store_close(store);
+    return NULL;
+}
+
+/* Closing waits for a caller who is closing the connection that broke under it. */
+static void test_close_while_leader_closes_lane(void **state)
+{
+    verrou_store *store = NULL;
+    verrou_lock *warm = NULL;
+    verrou_lock *lock = NULL;
+    pthread_t leading;
+    pthread_t closing;
+
+    (void)state;
+    atomic_store(&load.bad, 0);
+    gate_begin("gate:?timeout=60s&lanes=1", &store, &warm);
+    assert_int_equal(verrou_lock_new(store, "k", NULL, &lock, NULL), VERROU_OK);
+    assert_int_equal(pthread_create(&leading, NULL, waiter, lock), 0);
+    gate_wait(&gate.executing, 0);
+    assert_int_equal(pthread_create(&closing, NULL, closer, store), 0);
+    while (verrou_lock_acquire_immediately(warm, NULL, NULL) != VERROU_ECLOSED)
+        sched_yield();
+    gate_set(&gate.go_on);
+    pthread_join(closing, NULL);
+    pthread_join(leading, NULL);
+    assert_false(gate.destroyed_while_closing);
+    assert_int_equal(atomic_load(&gate.closes), 1);
+    verrou_lock_free(lock);
+    verrou_lock_free(warm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_blocking_store),
         cmocka_unit_test(test_short_deadlines), cmocka_unit_test(test_cancels),
         cmocka_unit_test(test_close_blocking_store), cmocka_unit_test(test_close_memory),
+        cmocka_unit_test(test_close_while_leader_closes_lane),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
