@@ -4,7 +4,7 @@
  *     cc -o first_lock first_lock.c $(pkg-config --cflags --libs verrou)
  *     ./first_lock sqlite:/tmp/locks.db
  *
- * Run it in two terminals at once: the second waits until the first is done.
+ * Run it in several terminals, or many times at once: each waits until the one before it is done.
  */
 #include <stdio.h>
 #include <verrou/verrou.h>

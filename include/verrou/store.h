@@ -161,7 +161,7 @@ typedef struct verrou_op {
     uint64_t fence;          /* in: see release; out: the token of the lease granted, or of the holder */
 
     verrou_op_result result;
-    int32_t others;          /* release, force: how many other processes wait for this key; -1 (initially) if that is not known */
+    int32_t others;          /* release, force: how many other processes wait for this key, 1 for "some"; -1 (initially) if not known */
     int64_t remaining_ms;    /* holder's lease, -1 (initially) if not known */
     int holder_is_owner;     /* the live lease is of `owner`; set by host->holder */
     char *holder;            /* set by host->holder; freed by the engine */

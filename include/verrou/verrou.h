@@ -260,7 +260,7 @@ typedef struct verrou_info {
 /*
  * For calls other than acquire.
  *
- * timeout_ms   Time limit of the call; VERROU_DEFAULT: the store's `timeout` setting (5 s). 1 or more.
+ * timeout_ms   Time limit of the call, 1 or more; VERROU_DEFAULT: the store's `timeout` setting (5 s), for wait_lost none.
  * deadline_ms  Absolute limit instead, on the clock of verrou_now_ms(); VERROU_FOREVER: only timeout_ms counts.
  * fence        Release and extend: the token of the acquisition meant, 0 for the latest of the handle. With a handle shared by
  *              threads it keeps one thread from releasing what another acquired since: VERROU_ENOTOWNED then.
@@ -504,7 +504,7 @@ VERROU_API verrou_status verrou_lock_run_immediately(verrou_lock *lock, verrou_b
                                                      int *ret_executed, int *ret_result, verrou_error *err);
 
 /*
- * Block until the current lease ends or the time limit is reached.
+ * Block until the current lease ends or the time limit is reached; without one in `options`, as long as it takes.
  * VERROU_ELOST: it ran out or was lost. VERROU_OK: it was released. VERROU_ENOTOWNED: there is none.
  * VERROU_EUNKNOWN: a release was sent and its answer was lost. VERROU_ECANCELED: the limit came first.
  */

@@ -83,17 +83,12 @@ int command_help(const cli_options *given)
 }
 
 /* A service may be started with 0, 1 or 2 closed: a database connection must not land there, for messages would be
- * written into it. */
+ * written into it. Standard output stays one that cannot be written to: a lock whose line is lost must not be kept. */
 static int open_standard_descriptors(void)
 {
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd < 0)
-        return -1;
-    close(fd);
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) != fd)
+            return -1;
     return 0;
 }
 

@@ -149,11 +149,23 @@ static int address_or_name(const char *text, cli_store *s)
     return s->url ? EXIT_OK : out_of_memory();
 }
 
+/* The "store" member of a serialised lock, NULL if it has none or is malformed, which the library will say. Free it. */
+static char *named_in(const char *lock_json)
+{
+    json_t *lock = lock_json ? json_loads(lock_json, 0, NULL) : NULL;
+    const char *name = json_string_value(json_object_get(lock, "store"));
+    char *copy = name ? strdup(name) : NULL;
+
+    json_decref(lock);
+    return copy;
+}
+
 /* Fill in url, or config and perhaps name. */
-static int choose(const cli_options *given, cli_store *s)
+static int choose(const cli_options *given, const char *lock_json, cli_store *s)
 {
     const char *asked = given->store ? given->store : given->config ? NULL : env("VERROU_STORE");
     const char *config = given->config ? given->config : env("VERROU_CONFIG");
+    char *in_lock = NULL;
     int code = EXIT_OK;
 
     if (asked)
@@ -173,24 +185,22 @@ static int choose(const cli_options *given, cli_store *s)
     if (env("LOCK_STORE"))
         return fail(EXIT_CONFIG, "LOCK_STORE is \"%s\", and there is no configuration file that names stores",
                     env("LOCK_STORE"));
-    return own_store(&s->url);
+    in_lock = named_in(lock_json);
+    code = in_lock ? fail(EXIT_CONFIG,
+                          "the lock is of the store \"%s\", and there is no configuration file that names stores "
+                          "(--config, or --store with its address)",
+                          in_lock)
+                   : own_store(&s->url);
+    free(in_lock);
+    return code;
 }
 
-/* The "store" member of a serialised lock, NULL if it has none or is malformed, which the library will say. Free it. */
-static char *named_in(const char *lock_json)
-{
-    json_t *lock = lock_json ? json_loads(lock_json, 0, NULL) : NULL;
-    const char *name = json_string_value(json_object_get(lock, "store"));
-    char *copy = name ? strdup(name) : NULL;
-
-    json_decref(lock);
-    return copy;
-}
-
-/* Events worth a line on stderr. The prefix tells which store. */
+/* Events worth a line on stderr: all but the two that the command itself tells as the outcome of its call. */
 static void on_event(void *user, const verrou_log_record *record)
 {
     (void)user;
+    if (!strcmp(record->event, "call.failed") || !strcmp(record->event, "lease.lost"))
+        return;
     say("warning: %s%s%s%s%s", record->event, record->key ? " " : "", record->key ? record->key : "",
         record->message ? ": " : "", record->message ? record->message : "");
 }
@@ -241,7 +251,7 @@ int store_open(const cli_options *given, const char *lock_json, cli_store *ret)
     int code;
 
     memset(ret, 0, sizeof(*ret));
-    code = choose(given, ret);
+    code = choose(given, lock_json, ret);
     if (code)
         return code;
     return ret->url ? use_url(ret) : use_named(given, lock_json, ret);

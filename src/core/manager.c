@@ -177,7 +177,9 @@ static verrou_status make(const verrou_manager_options *options, verrou_manager 
         goto done;
     manager->main = find(manager, options->default_store);
     if (manager->main == NULL) {
-        status = fail_unknown(manager, "default", options->default_store, err);
+        /* The variable's own text, not that of the code or the file: then it is the variable that has to be changed. */
+        status = fail_unknown(manager, options->default_store == getenv("LOCK_STORE") ? "LOCK_STORE" : "default",
+                              options->default_store, err);
         goto done;
     }
 

@@ -336,7 +336,7 @@ void call_limit_reached(verrou__call *call)
     case CALL_ASLEEP:
     case CALL_BEHIND:
         if (call->kind == VERROU__WAIT) {
-            call_finish(call, VERROU_ECANCELED);
+            call_fail(call, VERROU_ECANCELED, "the lease has not ended within the limit");
         } else if (engine_now(engine) < call->deadline_ms) {
             call->attempts_end_ms = VERROU_FOREVER;
             call->last_try = true;

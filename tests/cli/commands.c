@@ -269,6 +269,20 @@ static void output_that_cannot_be_written_releases_again(void **state)
     assert_true(is_free("k"));
 }
 
+/* The same for an output that was closed at the start. */
+static void closed_output_releases_again(void **state)
+{
+    redirect closed = {.closed = {false, true, false}};
+    job *j = start_as(&closed, "acquire", "k", NULL);
+
+    (void)state;
+    assert_int_equal(end(j), 70);
+    assert_contains(j->err_text, "verrou: internal error: cannot write the output");
+    assert_contains(j->err_text, "\"k\" is released again");
+    job_free(j);
+    assert_true(is_free("k"));
+}
+
 /* The same for a reader that has gone away. */
 static void broken_pipe_releases_again(void **state)
 {
@@ -573,6 +587,7 @@ int main(void)
         T(acquire_waits_for_the_release),
         T(lease_ends_after_its_length),
         T(output_that_cannot_be_written_releases_again),
+        T(closed_output_releases_again),
         T(broken_pipe_releases_again),
         T(status_that_cannot_be_written_is_70),
         T(signal_ends_the_wait),

@@ -93,7 +93,7 @@ static void wrong_configurations_are_78(void **state)
     job_free(j);
     setenv("LOCK_STORE", "four", 1);
     j = ran(78, NULL, "--config", config, "status", "k", NULL);
-    assert_contains(j->err_text, "four");
+    assert_contains(j->err_text, "LOCK_STORE: there is no store \"four\"");
     job_free(j);
     unsetenv("LOCK_STORE");
     write_file(path_of("bad.conf"), "this is not a configuration\n");
@@ -116,6 +116,21 @@ static void name_without_configuration_is_78(void **state)
     j = ran(78, NULL, "status", "k", NULL);
     assert_contains(j->err_text, "\"two\"");
     job_free(j);
+}
+
+/* A lock of a named store is not looked for elsewhere: there it would be "not owned", which is no answer. */
+static void lock_of_a_named_store_without_configuration_is_78(void **state)
+{
+    job *lock = ran(0, NULL, "--config", two_stores("verrou.conf"), "acquire", "k", NULL);
+    job *j;
+
+    (void)state;
+    unsetenv("VERROU_STORE");
+    j = ran(78, lock->out_text, "release", NULL);
+    assert_contains(j->err_text, "the store \"one\"");
+    job_free(j);
+    assert_false(there("locks.db"));
+    job_free(lock);
 }
 
 /* --config is stronger than VERROU_STORE, LOCK_STORE than the file's default, --store than all. */
@@ -203,6 +218,7 @@ int main(void)
         T(wrong_addresses_are_78),
         T(wrong_configurations_are_78),
         T(name_without_configuration_is_78),
+        T(lock_of_a_named_store_without_configuration_is_78),
         T(order_of_the_sources),
         T(configuration_in_its_usual_place),
         T(lock_names_its_store),

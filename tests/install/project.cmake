@@ -17,4 +17,4 @@ add_executable(linked_store ${SOURCES}/linked_store.c)
 target_link_libraries(linked_store PRIVATE verrou::verrou-sqlite-static verrou::verrou-static)
 
 add_executable(conforming ${SOURCES}/conforming.c)
-target_link_libraries(conforming PRIVATE verrou::verrou-conformance verrou::verrou)
+target_link_libraries(conforming PRIVATE verrou::verrou-conformance)

@@ -273,7 +273,7 @@ static void test_default_of_new(void **state)
     setenv("LOCK_STORE", "", 1);
     refuse(NULL, two, 2, "default: missing");
     setenv("LOCK_STORE", "nowhere", 1);
-    refuse(NULL, two, 2, "no store \"nowhere\"");
+    refuse(NULL, two, 2, "LOCK_STORE: there is no store \"nowhere\"");
 }
 
 static void write_file(char path[], const char *text)
