@@ -387,7 +387,8 @@ VERROU_API void verrou_lock_free(verrou_lock *lock);
  * delay_ms     Longest pause between two attempts where the store cannot tell of a release (default 250); shortened at random by
  *              up to half. At least 1.
  * timeout_ms   Time limit for the whole call; default VERROU_FOREVER; 0 asks once and never waits.
- * deadline_ms  Absolute limit, on the clock of verrou_now_ms(). Both limits count.
+ * deadline_ms  Absolute limit, on the clock of verrou_now_ms(). Both limits count. One that has passed: VERROU_ENOTACQUIRED, and nobody
+ *              was asked.
  * cancel       Token to cancel the wait with, or NULL.
  */
 typedef struct verrou_acquire_options {
