@@ -506,7 +506,7 @@ VERROU_API verrou_status verrou_lock_run_immediately(verrou_lock *lock, verrou_b
 /*
  * Block until the current lease ends or the time limit is reached; without one in `options`, as long as it takes.
  * VERROU_ELOST: it ran out or was lost. VERROU_OK: it was released. VERROU_ENOTOWNED: there is none.
- * VERROU_ENOTACQUIRED is never returned; VERROU_ECANCELED: the limit came first.
+ * VERROU_EUNKNOWN: a release was sent and its answer was lost. VERROU_ECANCELED: the limit came first.
  */
 VERROU_API verrou_status verrou_lock_wait_lost(verrou_lock *lock, const verrou_call_options *options,
                                                verrou_error *err);

@@ -230,7 +230,10 @@ void lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum 
     if (!keeping)
         return;
     verrou__timer_clear(engine, &keeping->timer);
-    lease_tell_waiters(keeping, state == LEASE_LOST ? VERROU_ELOST : VERROU_OK);
+    if (state == LEASE_RELEASING)
+        lease_tell_waiters(keeping, VERROU_EUNKNOWN);
+    else
+        lease_tell_waiters(keeping, state == LEASE_LOST ? VERROU_ELOST : VERROU_OK);
 }
 
 /* Somebody may have begun to wait for the end of the lease while it was being changed without the engine's mutex. */
@@ -282,6 +285,15 @@ static uint32_t lease_changed_by(verrou_lock *lock, const verrou__call *call)
         return call->lease;
     lease_look(lock, &view);
     return view.lease;
+}
+
+void lease_release_started(verrou__call *call)
+{
+    verrou_lock *lock = call->subject;
+    struct keeping *keeping = atomic_load(&lock->keeping);
+
+    if (keeping)
+        keeping->releasing = true;
 }
 
 void lease_release_hook(verrou__call *call)
@@ -461,17 +473,6 @@ void lease_start_keeping(verrou_lock *lock, verrou__engine *engine)
     verrou__engine_enter(engine);
     hold_from_now(atomic_load(&lock->keeping));
     lease_set_timer(lock, engine);
-    verrou__engine_leave(engine);
-}
-
-void lease_release_begins(verrou_lock *lock, verrou__engine *engine)
-{
-    struct keeping *keeping = atomic_load(&lock->keeping);
-
-    if (!keeping)
-        return;
-    verrou__engine_enter(engine);
-    keeping->releasing = true;
     verrou__engine_leave(engine);
 }
 

@@ -547,8 +547,7 @@ static verrou_status release_call(verrou_lock *lock, const verrou_call_options *
     if (status != VERROU_OK)
         return status;
     call->unknown = view.noted == LEASE_RELEASING; /* it is a repetition */
-    if (call->preset == VERROU_OK)
-        lease_release_begins(lock, call->engine);
+    call->started = lease_release_started;
     *ret_call = call;
     return VERROU_OK;
 }

@@ -93,6 +93,7 @@ void lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease
 
 /* Hooks of calls whose subject is a lock. */
 void lease_acquire_hook(verrou__call *call);
+void lease_release_started(verrou__call *call);
 void lease_release_hook(verrou__call *call);
 void lease_extend_started(verrou__call *call);
 void lease_extend_hook(verrou__call *call);
@@ -104,7 +105,6 @@ void lease_wait_hook(verrou__call *call);
 verrou_status lease_need_keeping(verrou_lock *lock, verrou_error *err);
 void lease_start_keeping(verrou_lock *lock, verrou__engine *engine); /* without the mutex: restored and kept alive */
 void lease_stop_keeping(verrou_lock *lock);                          /* no more renewals: the handle is being freed */
-void lease_release_begins(verrou_lock *lock, verrou__engine *engine); /* without the mutex */
 void lease_free_keeping(verrou_lock *lock);
 
 /* A call on the lease that `view` shows: owner and series filled in, a reference to the lock taken. NULL when out of memory. */

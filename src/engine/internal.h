@@ -2,7 +2,9 @@
  * internal.h - the engine's inside, shared by its files.
  *
  *   engine.c   making, closing, entering and leaving an engine; lanes, batches, who runs them
- *   call.c     the life of a call: what each answer of the store means for it
+ *   call.c     the life of a call: states, requests, time limits
+ *   answer.c   what each answer of the store means for a call
+ *   outcome.c  telling the outcome
  *   waits.c    who waits for which key, and when the first of them asks again
  *   timers.c   a heap of timers
  *   threads.c  the keeper and the workers
@@ -103,7 +105,7 @@ struct verrou__engine {
     verrou__engine_options options;
     uint64_t seed;
     bool is_inline;
-    bool closing;  /* new calls are refused */
+    atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
     bool stopping; /* threads end */
 
     struct lane lanes[MAX_LANES];
@@ -165,16 +167,27 @@ void engine_appoint(verrou__engine *engine);
 bool engine_can_push(const verrou__engine *engine);
 
 /* call.c */
-void call_request(verrou__call *call);                     /* (re)send the request of a call */
-void call_answered(verrou__call *call);                    /* its request came back */
-void call_limit_reached(verrou__call *call);               /* its deadline or its request's limit is here */
-int64_t call_limit(const verrou__call *call);
-void call_cancel(verrou__call *call);                      /* without the mutex; holds a reference */
-void call_finish(verrou__call *call, verrou_status status); /* tell the caller */
 void call_begin(verrou__call *call);
+void call_request(verrou__call *call);                      /* (re)send the request of a call */
+void call_try_again(verrou__call *call);                    /* the same after a passing failure, with pauses */
+void call_finish(verrou__call *call, verrou_status status); /* tell the caller */
+void call_fail(verrou__call *call, verrou_status status, const char *format, ...) VERROU_PRINTF(3, 4);
+void call_end(verrou__call *call);                          /* the engine has no more to do with it */
+bool call_can_give_up(const verrou__call *call);
+void call_give_up(verrou__call *call);                      /* release in the background what it may have left behind */
+void call_cancel(verrou__call *call);                       /* without the mutex; drops a reference */
+int64_t call_limit(const verrou__call *call);
 void call_arm(verrou__call *call);
 void call_keep_error(verrou__call *call, const verrou_error *from);
 void call_set_state(verrou__call *call, enum call_state state);
+void series_leave(verrou__call *call);
+
+/* answer.c */
+void call_answered(verrou__call *call);      /* its request came back */
+void call_limit_reached(verrou__call *call); /* its deadline or its request's limit is here */
+
+/* outcome.c */
+void outcome_log(verrou__call *call);
 
 /* waits.c */
 verrou_status waits_join(verrou__call *call, verrou_error *err); /* enter the queue of its key; the first one asks at once */

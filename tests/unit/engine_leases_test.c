@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #define MAX_RECORDS 200
+#define THIRD_MS (1000 - ROUNDING_MS) /* when a lease of 3 seconds is renewed */
 
 static struct process *process;
 static struct {
@@ -72,7 +73,7 @@ static void test_renewed_every_third(void **state)
     world_pass(&world, 10500);
     assert_int_equal(world_requests(&world, VERROU_OP_EXTEND, "k"), 10);
     for (size_t i = 1; i < world.request_count; i++)
-        assert_int_equal(world.requests[i].at_ms, began_ms + (int64_t)i * 1000);
+        assert_int_equal(world.requests[i].at_ms, began_ms + (int64_t)i * THIRD_MS);
     assert_int_equal(verrou_lock_check(lock), VERROU_OK);
     verrou_lock_free(lock);
     world_pass(&world, 10000);
@@ -86,7 +87,7 @@ static void test_renewal_recovers(void **state)
 
     (void)state;
     hold(lock);
-    world_pass(&world, 999);
+    world_pass(&world, THIRD_MS - 1);
     for (int i = 0; i < 3; i++)
         world_script(&world, (struct turn){.fate = SAY_FAILED});
     world_pass(&world, 1500);
@@ -107,12 +108,12 @@ static void test_renewal_fails_to_the_end(void **state)
     hold(lock);
     world.fail_opens = 0;
     start_wait_lost(&lost, lock, VERROU_FOREVER);
-    world_pass(&world, 999);
+    world_pass(&world, THIRD_MS - 1);
     for (int i = 0; i < 60; i++)
         world_script(&world, (struct turn){.fate = SAY_FAILED});
     world_pass(&world, 20000);
     assert_done(&lost, VERROU_ELOST);
-    assert_int_equal(lost.at_ms, began_ms + 3000);
+    assert_int_equal(lost.at_ms, began_ms + 3000 - ROUNDING_MS);
     assert_int_equal(events("lease.lost"), 1);
     assert_int_equal(verrou_lock_check(lock), VERROU_ELOST);
     verrou_lock_free(lock);
@@ -131,7 +132,7 @@ static void test_renewal_finds_lease_gone(void **state)
     world_seize(&world, "k", "stranger", 60000);
     world_pass(&world, 20000);
     assert_done(&lost, VERROU_ELOST);
-    assert_int_equal(lost.at_ms, began_ms + 1000);
+    assert_int_equal(lost.at_ms, began_ms + THIRD_MS);
     assert_int_equal(events("lease.lost"), 1);
     assert_int_equal(world_requests(&world, VERROU_OP_EXTEND, "k"), 1);
     verrou_lock_free(lock);
@@ -144,7 +145,7 @@ static void test_max_hold(void **state)
 
     (void)state;
     hold(lock);
-    world_pass(&world, 4999);
+    world_pass(&world, 2 * THIRD_MS + 3000 - ROUNDING_MS - 1);
     assert_int_equal(world_requests(&world, VERROU_OP_EXTEND, "k"), 2);
     assert_int_equal(verrou_lock_check(lock), VERROU_OK);
     world_pass(&world, 1);
@@ -214,7 +215,7 @@ static void test_release_waits_for_renewal(void **state)
     (void)state;
     the_lock = new_kept_lock(process, "k", 3000, VERROU_FOREVER);
     hold(the_lock);
-    world_pass(&world, 999);
+    world_pass(&world, THIRD_MS - 1);
     world.passing = start_later;
     what = START_RELEASE;
     at_ms = world.now_ms + 51;
@@ -235,7 +236,7 @@ static void test_renewal_does_not_undo_extend(void **state)
     (void)state;
     the_lock = new_kept_lock(process, "k", 3000, VERROU_FOREVER);
     hold(the_lock);
-    world_pass(&world, 999);
+    world_pass(&world, THIRD_MS - 1);
     world.passing = start_later;
     what = START_EXTEND;
     at_ms = world.now_ms + 51;
@@ -337,7 +338,7 @@ static void test_wait_lost(void **state)
     start_wait_lost(&outcome, lock, VERROU_FOREVER);
     world_pass(&world, 3000);
     assert_done(&outcome, VERROU_ELOST);
-    assert_int_equal(outcome.at_ms, began_ms + 1000);
+    assert_int_equal(outcome.at_ms, began_ms + 1000 - ROUNDING_MS);
 
     hold(lock);
     began_ms = world.now_ms;
@@ -366,11 +367,11 @@ static void test_wait_lost_after_extend(void **state)
     hold(lock);
     start_wait_lost(&outcome, lock, VERROU_FOREVER);
     start_extend(&extended, lock, 5000, 1000);
-    world_pass(&world, 4999);
+    world_pass(&world, 5000 - ROUNDING_MS - 1);
     assert_int_equal(outcome.done, 0);
     world_pass(&world, 1);
     assert_done(&outcome, VERROU_ELOST);
-    assert_int_equal(outcome.at_ms, began_ms + 5000);
+    assert_int_equal(outcome.at_ms, began_ms + 5000 - ROUNDING_MS);
     verrou_lock_free(lock);
 }
 

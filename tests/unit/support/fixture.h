@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the local end of a lease allows for clocks that count whole milliseconds. */
+#define ROUNDING_MS 1
+
 static struct world world;
 static verrou_queue *queue;
 
