@@ -195,14 +195,23 @@ static int choose(const cli_options *given, const char *lock_json, cli_store *s)
     return code;
 }
 
-/* Events worth a line on stderr: all but the two that the command itself tells as the outcome of its call. */
+/*
+ * Events worth a line on stderr: all but the two that the command itself tells as the outcome of its call. What is tried
+ * again and fails again in the same way is told once. Hooks of one store are called one at a time, and there is one store.
+ */
 static void on_event(void *user, const verrou_log_record *record)
 {
+    static char last[1024];
+    char line[sizeof(last)];
+
     (void)user;
     if (!strcmp(record->event, "call.failed") || !strcmp(record->event, "lease.lost"))
         return;
-    say("warning: %s%s%s%s%s", record->event, record->key ? " " : "", record->key ? record->key : "",
-        record->message ? ": " : "", record->message ? record->message : "");
+    snprintf(line, sizeof(line), "warning: %s%s%s%s%s", record->event, record->key ? " " : "",
+             record->key ? record->key : "", record->message ? ": " : "", record->message ? record->message : "");
+    if (strcmp(line, last))
+        say("%s", line);
+    strcpy(last, line);
 }
 
 static int use_named(const cli_options *given, const char *lock_json, cli_store *s)
