@@ -9,16 +9,28 @@
 
 /* ---- the view ---- */
 
+/* Leases to come are kept alive as before; timer, waiters and calls are the parent's. */
+static void keeping_reset(struct keeping *keeping)
+{
+    keeping->timer = (verrou__timer){.fire = keeping->timer.fire};
+    keeping->waiters = NULL;
+    keeping->hold_until_ms = VERROU_FOREVER;
+    keeping->retry_at_ms = 0;
+    keeping->renewing = keeping->releasing = false;
+}
+
 void lease_mend_after_fork(void *object)
 {
     verrou_lock *lock = object;
+    struct keeping *keeping = atomic_load(&lock->keeping);
 
     pthread_mutex_init(&lock->mutex, NULL);
     if (lock->state != LEASE_NONE)
         lock->state = LEASE_FOREIGN;
     lock->next_is_parents = true;
     lock->series = (verrou__series){NULL, NULL};
-    atomic_store(&lock->keeping, NULL);
+    if (keeping)
+        keeping_reset(keeping);
 }
 
 void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
