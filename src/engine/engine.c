@@ -62,10 +62,18 @@ void verrou__engine_start(verrou__engine *engine, void *driver_state)
     engine->state = driver_state;
 }
 
+static void engine_destroy_state(verrou__engine *engine)
+{
+    if (engine->state && engine->driver->destroy)
+        engine->driver->destroy(engine->state);
+    engine->state = NULL;
+}
+
 void verrou__engine_free(verrou__engine *engine)
 {
     if (!engine)
         return;
+    engine_destroy_state(engine);
     table_done(&engine->waits, verrou__free);
     pthread_cond_destroy(&engine->work);
     pthread_cond_destroy(&engine->drained);
@@ -666,8 +674,8 @@ void verrou__engine_close(verrou__engine *engine)
     watch_close(engine, NULL);
     waits_drop_all(engine);
     engine_close_lanes(engine);
-    if (engine->driver->destroy)
-        engine->driver->destroy(engine->state);
-    engine->state = NULL;
+    /* Inline requests do not take the mutex: one may be under way on another thread's handle. The state goes with the last handle. */
+    if (!engine->is_inline)
+        engine_destroy_state(engine);
     verrou__engine_leave(engine);
 }

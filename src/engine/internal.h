@@ -103,7 +103,7 @@ struct verrou__engine {
     verrou__engine_options options;
     uint64_t seed;
     bool is_inline;
-    bool closing;  /* new calls are refused */
+    atomic_bool closing; /* new calls are refused. Read without the mutex as well */
     bool stopping; /* threads end */
 
     struct lane lanes[MAX_LANES];
