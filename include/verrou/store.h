@@ -158,6 +158,7 @@ typedef struct verrou_op {
     const char *owner;       /* NULL for force and inspect */
     int64_t ttl_ms;          /* VERROU_FOREVER: never expires */
     int64_t sent_ms;         /* host->now_ms() just before execute() */
+    int64_t deadline_ms;     /* when its caller gives up; may be earlier than that of execute(), which is for all. 0: not told */
     uint64_t fence;          /* in: see release; out: the token of the lease granted, or of the holder */
 
     verrou_op_result result;

@@ -523,7 +523,7 @@ typedef struct verrou_queue verrou_queue;
 VERROU_API VERROU_CHECK verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err);
 VERROU_API void verrou_queue_free(verrou_queue *queue);
 
-/* A descriptor to poll(2): readable while completions wait. Do not read or close it. */
+/* A descriptor to poll(2): readable while completions wait. Do not read or close it. A child asks for its own after fork(). */
 VERROU_API int verrou_queue_fd(const verrou_queue *queue);
 
 /*

@@ -9,16 +9,28 @@
 
 /* ---- the view ---- */
 
+/* Leases to come are kept alive as before; timer, waiters and calls are the parent's. */
+static void keeping_reset(struct keeping *keeping)
+{
+    keeping->timer = (verrou__timer){.fire = keeping->timer.fire};
+    keeping->waiters = NULL;
+    keeping->hold_until_ms = VERROU_FOREVER;
+    keeping->retry_at_ms = 0;
+    keeping->renewing = keeping->releasing = false;
+}
+
 void lease_mend_after_fork(void *object)
 {
     verrou_lock *lock = object;
+    struct keeping *keeping = atomic_load(&lock->keeping);
 
     pthread_mutex_init(&lock->mutex, NULL);
     if (lock->state != LEASE_NONE)
         lock->state = LEASE_FOREIGN;
     lock->next_is_parents = true;
     lock->series = (verrou__series){NULL, NULL};
-    atomic_store(&lock->keeping, NULL);
+    if (keeping)
+        keeping_reset(keeping);
 }
 
 void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
@@ -236,6 +248,18 @@ void lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum 
         lease_tell_waiters(keeping, state == LEASE_LOST ? VERROU_ELOST : VERROU_OK);
 }
 
+/* Those who wait for the end of a lease before this one: it is over. */
+static void lease_tell_of_older(struct keeping *keeping, uint32_t lease)
+{
+    verrou__call *next;
+
+    for (verrou__call *call = keeping->waiters; call; call = next) {
+        next = call->wait_next;
+        if (call->lease != lease)
+            verrou__call_answer_locked(call, VERROU_ELOST);
+    }
+}
+
 /* Somebody may have begun to wait for the end of the lease while it was being changed without the engine's mutex. */
 static void lease_after_inline(verrou_lock *lock, verrou__engine *engine)
 {
@@ -248,6 +272,8 @@ static void lease_after_inline(verrou_lock *lock, verrou__engine *engine)
     lease_look(lock, &view);
     if (view.state == LEASE_NONE)
         lease_tell_waiters(keeping, VERROU_OK);
+    else
+        lease_tell_of_older(keeping, view.lease);
     lease_set_timer(lock, engine);
     verrou__engine_leave(engine);
 }

@@ -216,6 +216,8 @@ verrou_status verrou__lock_restore(verrou_store *store, const char *json, const 
     if (read.keep_alive) {
         status = verrou__store_engine(store, &engine, err);
         if (status == VERROU_OK)
+            status = verrou__engine_need_timers(engine, err);
+        if (status == VERROU_OK)
             lease_start_keeping(lock, engine);
     }
     if (status == VERROU_OK)
@@ -336,6 +338,8 @@ static verrou_status acquire_call(verrou_lock *lock, verrou__engine *engine, con
     struct lease_view view = {.state = LEASE_NONE, .owner = *owner};
     verrou__call *call;
 
+    if (atomic_load(&lock->keeping) && verrou__engine_need_timers(engine, err) != VERROU_OK)
+        return VERROU_ENOMEM;
     call = lease_call(lock, engine, VERROU__ACQUIRE, &view);
     if (!call)
         return verrou__nomem(err);
@@ -889,6 +893,8 @@ static verrou_status wait_call(verrou_lock *lock, const verrou_call_options *opt
         return status;
     verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
     status = lease_need_keeping(lock, err);
+    if (status == VERROU_OK)
+        status = verrou__engine_need_timers(engine, err);
     if (status != VERROU_OK)
         return status;
     call = lease_call(lock, engine, VERROU__WAIT, &view);

@@ -208,6 +208,7 @@ void call_request(verrou__call *call)
     if (!call->fail_by_ms)
         call->fail_by_ms = engine_now(engine) + engine->options.limit_ms;
     call_set_state(call, CALL_QUEUED);
+    op->deadline_ms = call_limit(call);
     engine_enqueue(engine, call);
     call_arm(call);
 }

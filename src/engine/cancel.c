@@ -11,7 +11,24 @@ struct verrou_cancel {
     verrou__call *calls;
     uint32_t refs; /* the owner's, and one of each call on the list */
     bool fired;
+    _Atomic uint64_t process; /* see verrou__fork_settle() */
 };
+
+/* In a child: the calls are the parent's, and so are their references. */
+static void cancel_mend_after_fork(void *object)
+{
+    verrou_cancel *cancel = object;
+
+    pthread_mutex_init(&cancel->mutex, NULL);
+    cancel->calls = NULL;
+}
+
+static void cancel_lock(verrou_cancel *cancel)
+{
+    verrou__fork_settle(&cancel->process, cancel_mend_after_fork, cancel);
+    pthread_mutex_lock(&cancel->mutex);
+}
+
 
 verrou_status verrou_cancel_new(verrou_cancel **ret_cancel, verrou_error *err)
 {
@@ -22,6 +39,7 @@ verrou_status verrou_cancel_new(verrou_cancel **ret_cancel, verrou_error *err)
     cancel = verrou__calloc(sizeof(*cancel));
     if (!cancel)
         return verrou__nomem(err);
+    verrou__fork_owner(&cancel->process);
     pthread_mutex_init(&cancel->mutex, NULL);
     cancel->refs = 1;
     *ret_cancel = cancel;
@@ -44,7 +62,7 @@ void verrou_cancel_free(verrou_cancel *cancel)
 {
     if (!cancel)
         return;
-    pthread_mutex_lock(&cancel->mutex);
+    cancel_lock(cancel);
     cancel_unref_locked(cancel);
 }
 
@@ -52,7 +70,7 @@ void verrou_cancel_fire(verrou_cancel *cancel)
 {
     if (!cancel)
         return;
-    pthread_mutex_lock(&cancel->mutex);
+    cancel_lock(cancel);
     cancel->fired = true;
     cancel->refs++;
     while (cancel->calls) {
@@ -61,7 +79,7 @@ void verrou_cancel_fire(verrou_cancel *cancel)
         call->refs++; /* it cannot go away before it has left the list */
         pthread_mutex_unlock(&cancel->mutex);
         call_cancel(call);
-        pthread_mutex_lock(&cancel->mutex);
+        cancel_lock(cancel);
     }
     cancel_unref_locked(cancel);
 }
@@ -70,7 +88,7 @@ bool cancel_attach(verrou_cancel *cancel, verrou__call *call)
 {
     bool fired;
 
-    pthread_mutex_lock(&cancel->mutex);
+    cancel_lock(cancel);
     fired = cancel->fired;
     if (!fired) {
         call->cancel = cancel;
@@ -92,7 +110,7 @@ void cancel_detach(verrou__call *call)
     if (!cancel)
         return;
     call->cancel = NULL;
-    pthread_mutex_lock(&cancel->mutex);
+    cancel_lock(cancel);
     if (call->cancel_prev)
         call->cancel_prev->cancel_next = call->cancel_next;
     else

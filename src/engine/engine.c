@@ -504,7 +504,9 @@ static void call_wait(verrou__call *call, struct verrou__sleeper *sleeper)
     while (!call->answered) {
         if (may_lead_now(engine, call)) {
             engine_no_longer_appointed(engine, call);
+            sleeper->may_lead = false; /* it is busy: its own request may still be in the queue behind the batch */
             engine_lead(engine, call);
+            sleeper->may_lead = true;
             continue;
         }
         engine_no_longer_appointed(engine, call);

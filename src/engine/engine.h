@@ -175,6 +175,8 @@ void verrou__timer_clear(verrou__engine *engine, verrou__timer *timer);
 void verrou__event_locked(verrou__engine *engine, verrou_level level, const char *event, const verrou__call *call,
                           const char *message, int64_t value);
 bool verrou__engine_logs(const verrou__engine *engine, verrou_level level);
+/* See that timers work, without the mutex. VERROU_ENOMEM if the keeper cannot be started. */
+verrou_status verrou__engine_need_timers(verrou__engine *engine, verrou_error *err);
 
 /* ---- inline drivers ---- */
 bool verrou__engine_is_inline(const verrou__engine *engine);

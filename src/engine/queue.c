@@ -12,9 +12,30 @@ struct verrou_queue {
     verrou__call *head;
     verrou__call *tail;
     struct bell bell;
+    _Atomic uint64_t process; /* see verrou__fork_settle() */
     uint32_t refs; /* the owner's, and one of each call that will report here */
     bool freed;    /* the owner is gone: calls end without being reported */
 };
+
+/*
+ * In a child: what was answered is the parent's to hear of, and so is the bell, whose pipe both have. The references of calls that the
+ * child will never see answered stay. Without a descriptor the queue works, but cannot be polled.
+ */
+static void queue_mend_after_fork(void *object)
+{
+    verrou_queue *queue = object;
+
+    pthread_mutex_init(&queue->mutex, NULL);
+    queue->head = queue->tail = NULL;
+    bell_close(&queue->bell);
+    bell_open(&queue->bell);
+}
+
+static void queue_lock(verrou_queue *queue)
+{
+    verrou__fork_settle(&queue->process, queue_mend_after_fork, queue);
+    pthread_mutex_lock(&queue->mutex);
+}
 
 verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
 {
@@ -29,6 +50,7 @@ verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
         verrou__free(queue);
         return verrou__fail(err, VERROU_ENOMEM, "no descriptor for a completion queue");
     }
+    verrou__fork_owner(&queue->process);
     pthread_mutex_init(&queue->mutex, NULL);
     queue->refs = 1;
     *ret_queue = queue;
@@ -37,7 +59,7 @@ verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
 
 void queue_ref(verrou_queue *queue)
 {
-    pthread_mutex_lock(&queue->mutex);
+    queue_lock(queue);
     queue->refs++;
     pthread_mutex_unlock(&queue->mutex);
 }
@@ -46,7 +68,7 @@ void queue_unref(verrou_queue *queue)
 {
     bool last;
 
-    pthread_mutex_lock(&queue->mutex);
+    queue_lock(queue);
     last = --queue->refs == 0;
     pthread_mutex_unlock(&queue->mutex);
     if (!last)
@@ -58,14 +80,19 @@ void queue_unref(verrou_queue *queue)
 
 int verrou_queue_fd(const verrou_queue *queue)
 {
-    return queue ? queue->bell.read_end : -1;
+    verrou_queue *own = (verrou_queue *)queue;
+
+    if (!queue)
+        return -1;
+    verrou__fork_settle(&own->process, queue_mend_after_fork, own);
+    return queue->bell.read_end;
 }
 
 static verrou__call *queue_pop(verrou_queue *queue)
 {
     verrou__call *call;
 
-    pthread_mutex_lock(&queue->mutex);
+    queue_lock(queue);
     call = queue->head;
     if (call) {
         queue->head = call->done_next;
@@ -90,7 +117,7 @@ void queue_push(verrou_queue *queue, verrou__call *call)
     bool freed;
 
     call->done_next = NULL;
-    pthread_mutex_lock(&queue->mutex);
+    queue_lock(queue);
     freed = queue->freed;
     if (!freed) {
         if (queue->tail)
@@ -149,7 +176,7 @@ void verrou_queue_free(verrou_queue *queue)
 
     if (!queue)
         return;
-    pthread_mutex_lock(&queue->mutex);
+    queue_lock(queue);
     queue->freed = true;
     pthread_mutex_unlock(&queue->mutex);
     while ((call = queue_pop(queue))) {

@@ -137,6 +137,16 @@ verrou_status threads_need_keeper(verrou__engine *engine)
     return VERROU_OK;
 }
 
+verrou_status verrou__engine_need_timers(verrou__engine *engine, verrou_error *err)
+{
+    verrou_status status;
+
+    verrou__engine_enter(engine);
+    status = threads_need_keeper(engine);
+    verrou__engine_leave(engine);
+    return status == VERROU_OK ? VERROU_OK : verrou__fail(err, status, "no thread or descriptor for timers");
+}
+
 /* It looks at timers and watch before it sleeps: a nudge is needed only if it sleeps, and longer than it should. */
 void threads_wake_keeper(verrou__engine *engine)
 {

@@ -34,6 +34,7 @@ static struct table {
     int create_faults;           /* so many of the next creations fail */
     verrou_status insert_status; /* instead of inserting; VERROU_OK: insert */
     verrou_status fence_status;
+    bool lose_insert; /* the next row is inserted, and the answer gets lost */
     verrou_status look_status;
 } table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -119,6 +120,9 @@ static verrou_status table_insert(void *user, const char *key, const char *owner
     } else {
         status = VERROU_ENOTACQUIRED;
     }
+    if (row && table.lose_insert)
+        status = verrou_error_set(err, VERROU_EUNKNOWN, 0, "08006", "the connection broke");
+    table.lose_insert = false;
     pthread_mutex_unlock(&table.mutex);
     return status;
 }
@@ -358,6 +362,19 @@ static void odd_status_is_named(void **state)
     assert_non_null(strstr(f->err.message, "insert_lock"));
 }
 
+/* A row that was inserted though the answer got lost is found again, and has a token as every other. */
+static void lease_found_again_has_token(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &with_all, NULL);
+    table.lose_insert = true;
+    assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_fence(f->lock), table.fence);
+    assert_int_not_equal(verrou_lock_fence(f->lock), 0);
+    assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+}
+
 /* A lost answer is never taken for "not acquired" or "acquired". */
 static void lost_answer_is_told(void **state)
 {
@@ -438,6 +455,7 @@ int main(void)
         ADAPTER_TEST(bad_settings_are_refused),   ADAPTER_TEST(table_is_named_and_created),
         ADAPTER_TEST(table_is_not_created),       ADAPTER_TEST(failed_creation_is_not_remembered),
         ADAPTER_TEST(failed_insert_is_told),      ADAPTER_TEST(odd_status_is_named),
+        ADAPTER_TEST(lease_found_again_has_token),
         ADAPTER_TEST(lost_answer_is_told),        ADAPTER_TEST(lease_without_token_is_given_back),
         ADAPTER_TEST(failed_look_is_told),        ADAPTER_TEST(capabilities_follow_calls),
         ADAPTER_TEST(clock_of_the_store_decides),

@@ -4,6 +4,10 @@
  */
 #include "support/fixture.h"
 
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "core/registry.h"
 
 /* ---- between the store's answer and what is made of it ---- */
@@ -162,6 +166,106 @@ static void test_extreme_deadlines(void **state)
     verrou_lock_free(lock);
 }
 
+/* ---- fork ---- */
+
+/* The exit code of a child that runs this. */
+static int in_child(int (*body)(void))
+{
+    pid_t pid = fork();
+    int status = 0;
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(body());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static int acquire_in_child(void)
+{
+    if (verrou_lock_acquire(the_lock, NULL, NULL, NULL) != VERROU_OK)
+        return 1;
+    /* Is a renewal to come? */
+    return atomic_load(&the_lock->keeping) && atomic_load(&the_lock->keeping)->timer.prev ? 0 : 2;
+}
+
+/* What a child acquires with a handle that keeps its leases alive is kept alive. */
+static void test_kept_alive_in_child(void **state)
+{
+    verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
+    verrou_store *store = NULL;
+
+    (void)state;
+    options.keep_alive = 1;
+    assert_int_equal(verrou_store_open("memory:", NULL, &store, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_new(store, "k", &options, &the_lock, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(the_lock, NULL, NULL, NULL), VERROU_OK);
+    assert_int_equal(in_child(acquire_in_child), 0);
+    verrou_lock_free(the_lock);
+    verrou_store_close(store);
+}
+
+static int free_queue(void)
+{
+    verrou_queue_free(queue);
+    return 0;
+}
+
+/* A child that frees its copy of a completion queue takes nothing from its parent. */
+static void test_child_frees_queue(void **state)
+{
+    struct process *process = world_open(&world, &(struct world_options){.settings = "timeout=1s"});
+    struct pollfd poll_fd = {.fd = verrou_queue_fd(queue), .events = POLLIN};
+    verrou_lock *lock = new_lock(process, "k", 30000);
+    struct outcome outcome;
+
+    (void)state;
+    world.passing = NULL;
+    start_acquire(&outcome, lock, VERROU_FOREVER);
+    world_settle(&world);
+    assert_int_equal(poll(&poll_fd, 1, 0), 1);
+    assert_int_equal(in_child(free_queue), 0);
+    assert_int_equal(poll(&poll_fd, 1, 0), 1);
+    assert_int_equal(verrou_dispatch(queue, 0), 1);
+    assert_done(&outcome, VERROU_OK);
+    verrou_lock_free(lock);
+}
+
+static verrou_cancel *the_cancel;
+
+static int fire_cancel(void)
+{
+    alarm(10); /* the mutexes of the calls may be locked here for ever */
+    verrou_cancel_fire(the_cancel);
+    verrou_cancel_free(the_cancel);
+    return 0;
+}
+
+/* Nor does firing a token in a child touch the parent's calls, or wait for their mutex. */
+static void test_child_fires_cancel(void **state)
+{
+    struct process *process = world_open(&world, &(struct world_options){.settings = "timeout=1s"});
+    verrou_lock *holder = new_lock(process, "k", 30000);
+    verrou_lock *lock = new_lock(process, "k", 30000);
+    struct outcome outcome;
+
+    (void)state;
+    hold(holder);
+    assert_int_equal(verrou_cancel_new(&the_cancel, NULL), VERROU_OK);
+    start_acquire_with(&outcome, lock, VERROU_FOREVER, VERROU_FOREVER, the_cancel);
+    world_settle(&world);
+    verrou__engine_enter(process->engine);
+    assert_int_equal(in_child(fire_cancel), 0);
+    verrou__engine_leave(process->engine);
+    verrou_cancel_fire(the_cancel);
+    world_settle(&world);
+    assert_done(&outcome, VERROU_ECANCELED);
+    verrou_cancel_free(the_cancel);
+    verrou_lock_free(lock);
+    verrou_lock_free(holder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +274,9 @@ int main(void)
         TEST(test_release_behind_shortening_extend),
         TEST(test_no_time_to_step_back),
         TEST(test_extreme_deadlines),
+        TEST(test_kept_alive_in_child),
+        TEST(test_child_frees_queue),
+        TEST(test_child_fires_cancel),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

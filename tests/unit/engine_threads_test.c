@@ -326,6 +326,43 @@ static void test_close_memory(void **state)
         close_under_load("memory:");
 }
 
+static void *until_closed(void *lock)
+{
+    verrou_status status;
+
+    do {
+        status = verrou_lock_acquire_immediately(lock, NULL, NULL);
+        if (status == VERROU_OK)
+            status = verrou_lock_release(lock, NULL, NULL);
+    } while (status == VERROU_OK);
+    if (status != VERROU_ECLOSED)
+        atomic_fetch_add(&load.bad, 1);
+    return NULL;
+}
+
+/* A memory store is closed while handles of it are used: they are told so, and touch nothing that is gone. */
+static void test_close_memory_in_use(void **state)
+{
+    pthread_t threads[KEYS];
+    verrou_lock *locks[KEYS];
+
+    (void)state;
+    for (int round = 0; round < 50; round++) {
+        open_load("memory:", 0);
+        for (int i = 0; i < KEYS; i++) {
+            assert_int_equal(verrou_lock_new(load.store, keys[i], NULL, &locks[i], NULL), VERROU_OK);
+            assert_int_equal(pthread_create(&threads[i], NULL, until_closed, locks[i]), 0);
+        }
+        verrou_store_close(load.store);
+        for (int i = 0; i < KEYS; i++) {
+            pthread_join(threads[i], NULL);
+            verrou_lock_free(locks[i]);
+        }
+        assert_int_equal(atomic_load(&load.bad), 0);
+        pthread_mutex_destroy(&load.slow.mutex);
+    }
+}
+
 /* ---- single moments ---- */
 
 /* A driver whose execute(), list() and close() wait until they are told to go on. */
@@ -472,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_blocking_store),
         cmocka_unit_test(test_short_deadlines), cmocka_unit_test(test_cancels),
         cmocka_unit_test(test_close_blocking_store), cmocka_unit_test(test_close_memory),
+        cmocka_unit_test(test_close_memory_in_use),
         cmocka_unit_test(test_close_while_leader_closes_lane),
     };
 

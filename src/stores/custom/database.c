@@ -210,6 +210,25 @@ static void held(verrou_op *op, const verrou_row *row, int64_t now_ms)
     verrou__host.holder(op, row->owner, strlen(row->owner), left(row, now_ms), 0);
 }
 
+/*
+ * Somebody has the row. If it is who asks, then by an earlier request of this acquisition whose answer was lost (drawn owners are never
+ * used twice), and its token is still to be drawn.
+ */
+static void refuse(struct database *db, verrou_op *op, const verrou_row *row, int64_t now_ms)
+{
+    uint64_t token = 0;
+
+    held(op, row, now_ms);
+    op->result = VERROU_OP_REFUSED;
+    if (!op->holder_is_owner || !verrou__owner_is_ours(op->owner, op->owner_len))
+        return;
+    if (!token_draw(db, op, &token))
+        return;
+    if (op->remaining_ms != VERROU_FOREVER && verrou_now_ms() - op->sent_ms >= op->remaining_ms)
+        verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the lease ran out before its token was drawn");
+    op->fence = token;
+}
+
 /* Read the row. False if that failed: the request is answered then. */
 static bool row_read(struct database *db, verrou_op *op, int *ret_found, verrou_row *ret_row)
 {
@@ -267,8 +286,7 @@ static void acquire(struct database *db, verrou_op *op)
         if (!row_read(db, op, &found, &row))
             return;
         if (found && live(&row, now_ms)) {
-            held(op, &row, now_ms);
-            op->result = VERROU_OP_REFUSED;
+            refuse(db, op, &row, now_ms);
             return;
         }
         /* The holder has gone in between. */

@@ -42,7 +42,7 @@ static verrou_status memory_create(const verrou_host *host, void *log_context, c
 
     (void)log_context;
     if (url->rest[0] != '\0')
-        return host->fail(err, VERROU_ECONFIG, 0, NULL, "memory: takes no path (got \"%s\")", url->rest);
+        return host->fail(err, VERROU_ECONFIG, 0, NULL, "memory: nothing may follow the \"memory:\" but settings");
     memory = host->malloc(sizeof(*memory));
     if (!memory)
         return host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");

@@ -25,6 +25,9 @@
 #define PRUNE_ROWS 128
 #define PRUNE_AGE_US (INT64_C(3600) * 1000 * 1000)
 
+/* See waiting_ends(). */
+#define ANSWER_MARGIN_MS 20
+
 /* How often a batch is begun anew because the schema changed under it. */
 #define MAX_RESTARTS 3
 
@@ -621,6 +624,19 @@ static void ops_fail(const sqlite_lane *lane, verrou_op *const *ops, size_t n, c
     }
 }
 
+/*
+ * Until when to wait for the database's lock: a little less than the time that the most impatient caller has. Then it hears that the database
+ * is locked and that nothing was changed, where the engine would have to say that the outcome is unknown. The others are tried again.
+ */
+static int64_t waiting_ends(verrou_op *const *ops, size_t n, int64_t deadline_ms)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (ops[i]->deadline_ms > 0 && ops[i]->deadline_ms < deadline_ms)
+            deadline_ms = ops[i]->deadline_ms;
+    }
+    return deadline_ms == VERROU_FOREVER ? VERROU_FOREVER : deadline_ms - ANSWER_MARGIN_MS;
+}
+
 static verrou_status sqlite_execute(void *context, void *lane_context, verrou_op *const *ops, size_t n,
                                     int64_t deadline_ms, verrou_error *err)
 {
@@ -630,7 +646,7 @@ static verrou_status sqlite_execute(void *context, void *lane_context, verrou_op
     batch_end end = BATCH_DONE;
     size_t again = 0;
 
-    lane->deadline_ms = deadline_ms;
+    lane->deadline_ms = waiting_ends(ops, n, deadline_ms);
     lane->busy_tries = 0;
     for (;;) {
         if (!lane->ready && !verrou__sqlite_ready(lane, &fault)) {

@@ -97,6 +97,9 @@ static void file_open(sqlite_state *state, bool create)
     /* Reading is enough for read locks and for asking: users who may not write the file can take part. */
     waiters->fd = open(waiters->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT : 0), 0666);
     waiters->absent = waiters->fd < 0 && errno == ENOENT;
+    /* Whoever may read the database may read this file too, whatever the umask. It works for the file's owner, who made it. */
+    if (waiters->fd >= 0 && create && stat(state->path, &st) == 0 && fchmod(waiters->fd, st.st_mode & 0666) != 0)
+        errno = 0; /* somebody else's file is as it is */
     for (size_t i = 0; i < waiters->count; i++)
         byte_lock(waiters, F_RDLCK, waiters->waited[i].byte);
 }
