@@ -23,7 +23,8 @@ extern "C" {
 #endif
 
 #define VERROU_CONFORMANCE_NO_STORE_STATE 0x1u /* a second open() does not see the locks of the first (memory) */
-#define VERROU_CONFORMANCE_NO_LOCKS 0x2u       /* a store that grants everything (a no-op store): only its answers' form is checked */
+#define VERROU_CONFORMANCE_NO_LOCKS \
+    0x2u /* a store that grants everything (a no-op store): only its answers' form is checked */
 
 /*
  * name   Used in the names of the tests.

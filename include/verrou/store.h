@@ -133,20 +133,22 @@ VERROU_API verrou_status verrou_error_set(verrou_error *err, verrou_status statu
 /* ---- 3. drivers --------------------------------------------------------------------------------------------------- */
 
 typedef enum verrou_op_kind {
-    VERROU_OP_ACQUIRE = 1,   /* take the key for `owner` unless a live lease is there, the same owner's included */
-    VERROU_OP_RELEASE = 2,   /* free the key if the live lease is of `owner` (and of `fence`, if that is not 0 and the store keeps it) */
-    VERROU_OP_EXTEND = 3,    /* let that lease end ttl_ms from now, under the same conditions */
-    VERROU_OP_FORCE = 4,     /* free the key */
-    VERROU_OP_INSPECT = 5,   /* read the key: APPLIED with the holder filled in if a lease is live, else REFUSED */
+    VERROU_OP_ACQUIRE = 1, /* take the key for `owner` unless a live lease is there, the same owner's included */
+    VERROU_OP_RELEASE =
+        2, /* free the key if the live lease is of `owner` (and of `fence`, if that is not 0 and the store keeps it) */
+    VERROU_OP_EXTEND = 3,  /* let that lease end ttl_ms from now, under the same conditions */
+    VERROU_OP_FORCE = 4,   /* free the key */
+    VERROU_OP_INSPECT = 5, /* read the key: APPLIED with the holder filled in if a lease is live, else REFUSED */
 } verrou_op_kind;
 
 typedef enum verrou_op_result {
-    VERROU_OP_UNSENT = 0,    /* not sent (the initial value): nothing changed, may be tried again */
-    VERROU_OP_APPLIED = 1,   /* done */
-    VERROU_OP_REFUSED = 2,   /* not done: held by someone (acquire), not this owner's live lease (release, extend), free (inspect) */
-    VERROU_OP_RETRY = 3,     /* not done for a passing reason; `error` says which. May be tried again until the deadline */
-    VERROU_OP_FAILED = 4,    /* not done, and trying again does not help; `error` says why */
-    VERROU_OP_UNKNOWN = 5,   /* sent, and the answer was lost or did not come by the deadline */
+    VERROU_OP_UNSENT = 0,  /* not sent (the initial value): nothing changed, may be tried again */
+    VERROU_OP_APPLIED = 1, /* done */
+    VERROU_OP_REFUSED =
+        2, /* not done: held by someone (acquire), not this owner's live lease (release, extend), free (inspect) */
+    VERROU_OP_RETRY = 3,  /* not done for a passing reason; `error` says which. May be tried again until the deadline */
+    VERROU_OP_FAILED = 4, /* not done, and trying again does not help; `error` says why */
+    VERROU_OP_UNKNOWN = 5, /* sent, and the answer was lost or did not come by the deadline */
 } verrou_op_result;
 
 /* One request. The first group is set by the engine, the second by the driver. Nothing in it is shared with another thread. */
@@ -154,19 +156,21 @@ typedef struct verrou_op {
     verrou_op_kind kind;
     uint16_t key_len;
     uint16_t owner_len;
-    const char *key;         /* prefix included; NUL-terminated, as owner is */
-    const char *owner;       /* NULL for force and inspect */
-    int64_t ttl_ms;          /* VERROU_FOREVER: never expires */
-    int64_t sent_ms;         /* host->now_ms() just before execute() */
-    int64_t deadline_ms;     /* when its caller gives up; may be earlier than that of execute(), which is for all. 0: not told */
-    uint64_t fence;          /* in: see release; out: the token of the lease granted, or of the holder */
+    const char *key;   /* prefix included; NUL-terminated, as owner is */
+    const char *owner; /* NULL for force and inspect */
+    int64_t ttl_ms;    /* VERROU_FOREVER: never expires */
+    int64_t sent_ms;   /* host->now_ms() just before execute() */
+    int64_t
+        deadline_ms; /* when its caller gives up; may be earlier than that of execute(), which is for all. 0: not told */
+    uint64_t fence;  /* in: see release; out: the token of the lease granted, or of the holder */
 
     verrou_op_result result;
-    int32_t others;          /* release, force: how many other processes wait for this key, 1 for "some"; -1 (initially) if not known */
-    int64_t remaining_ms;    /* holder's lease, -1 (initially) if not known */
-    int holder_is_owner;     /* the live lease is of `owner`; set by host->holder */
-    char *holder;            /* set by host->holder; freed by the engine */
-    verrou_error *error;     /* set by host->op_fail; freed by the engine */
+    int32_t
+        others; /* release, force: how many other processes wait for this key, 1 for "some"; -1 (initially) if not known */
+    int64_t remaining_ms; /* holder's lease, -1 (initially) if not known */
+    int holder_is_owner;  /* the live lease is of `owner`; set by host->holder */
+    char *holder;         /* set by host->holder; freed by the engine */
+    verrou_error *error;  /* set by host->op_fail; freed by the engine */
 } verrou_op;
 
 /* A parsed address: SCHEME:REST?NAME=VALUE&..., with %XX decoded in rest and values. `text` is the address as given: it may hold a password. */
@@ -191,8 +195,8 @@ typedef struct verrou_host {
     void *(*malloc)(size_t size);
     void *(*realloc)(void *block, size_t size);
     void (*free)(void *block);
-    int64_t (*now_ms)(void);                             /* verrou_now_ms() */
-    uint64_t (*random)(void);                            /* 64 random bits, for jitter */
+    int64_t (*now_ms)(void);                                         /* verrou_now_ms() */
+    uint64_t (*random)(void);                                        /* 64 random bits, for jitter */
     const char *(*setting)(const verrou_url *url, const char *name); /* value or NULL */
     verrou_status (*duration)(const char *text, int64_t *ret_ms, verrou_error *err);
     verrou_status (*fail)(verrou_error *err, verrou_status status, int retriable, const char *store_code,
@@ -218,24 +222,27 @@ typedef struct verrou_host {
 
 /* What a watch reports to the engine. `key` NULL: any key may be free. */
 typedef enum verrou_watch_event {
-    VERROU_WATCH_ACTIVE = 1, /* from now on releases of this key are reported: the engine tries once more, since one may have been missed */
-    VERROU_WATCH_FREE = 2,   /* this key may be free */
+    VERROU_WATCH_ACTIVE =
+        1, /* from now on releases of this key are reported: the engine tries once more, since one may have been missed */
+    VERROU_WATCH_FREE = 2, /* this key may be free */
 } verrou_watch_event;
 typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const char *key, size_t key_len);
 
-#define VERROU_DRIVER_INLINE 0x1u /* execute() never blocks: the engine calls it on any thread, concurrently, with lane NULL */
+#define VERROU_DRIVER_INLINE \
+    0x1u /* execute() never blocks: the engine calls it on any thread, concurrently, with lane NULL */
 
 /*
  * A driver. Times are absolute, on host->now_ms(). A call that takes a deadline must return by it, give or take a scheduling delay.
  * Pointers marked optional may be NULL.
  */
 typedef struct verrou_driver {
-    uint32_t version;             /* VERROU_STORE_VERSION */
-    const char *const *schemes;   /* NULL-terminated, [a-z][a-z0-9+-]* */
-    const char *const *settings;  /* NULL-terminated names of the settings that it knows beside the common prefix, timeout, lanes */
-    uint32_t flags;               /* VERROU_DRIVER_ */
-    uint32_t default_lanes;       /* connections at most, unless `lanes` is given */
-    uint32_t max_lanes;           /* what `lanes` may be at most */
+    uint32_t version;           /* VERROU_STORE_VERSION */
+    const char *const *schemes; /* NULL-terminated, [a-z][a-z0-9+-]* */
+    const char *const
+        *settings;  /* NULL-terminated names of the settings that it knows beside the common prefix, timeout, lanes */
+    uint32_t flags; /* VERROU_DRIVER_ */
+    uint32_t default_lanes; /* connections at most, unless `lanes` is given */
+    uint32_t max_lanes;     /* what `lanes` may be at most */
 
     /*
      * Check the address and make the store's state. No input or output yet; does not block. The host table and log_context stay valid

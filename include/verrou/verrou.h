@@ -92,19 +92,19 @@ extern "C" {
  * FORK         The lease was taken before fork() by the parent process.
  * CLOSED       The store was closed.
  */
-#define VERROU_STATUS_LIST(X)                                                                                          \
-    X(OK, 0, "success")                                                                                                \
-    X(ENOTACQUIRED, 1, "the lock is held by someone else")                                                             \
-    X(ENOTOWNED, 2, "the lock is not held by this owner")                                                              \
-    X(ELOST, 3, "the lease was lost")                                                                                  \
-    X(ECANCELED, 4, "the call was cancelled")                                                                          \
-    X(EUNKNOWN, 5, "the outcome is unknown: the answer of the store was lost")                                         \
-    X(ESTORAGE, 6, "the store failed")                                                                                 \
-    X(EINVAL, 7, "invalid argument")                                                                                   \
-    X(ECONFIG, 8, "invalid configuration")                                                                             \
-    X(ENOTSUP, 9, "not supported by this store")                                                                       \
-    X(ENOMEM, 10, "out of memory")                                                                                     \
-    X(EFORK, 11, "the lease belongs to the parent process")                                                            \
+#define VERROU_STATUS_LIST(X)                                                  \
+    X(OK, 0, "success")                                                        \
+    X(ENOTACQUIRED, 1, "the lock is held by someone else")                     \
+    X(ENOTOWNED, 2, "the lock is not held by this owner")                      \
+    X(ELOST, 3, "the lease was lost")                                          \
+    X(ECANCELED, 4, "the call was cancelled")                                  \
+    X(EUNKNOWN, 5, "the outcome is unknown: the answer of the store was lost") \
+    X(ESTORAGE, 6, "the store failed")                                         \
+    X(EINVAL, 7, "invalid argument")                                           \
+    X(ECONFIG, 8, "invalid configuration")                                     \
+    X(ENOTSUP, 9, "not supported by this store")                               \
+    X(ENOMEM, 10, "out of memory")                                             \
+    X(EFORK, 11, "the lease belongs to the parent process")                    \
     X(ECLOSED, 12, "the store was closed")
 
 typedef enum verrou_status {
@@ -131,7 +131,10 @@ typedef struct verrou_error {
     char store_code[32];
     char message[448];
 } verrou_error;
-#define VERROU_ERROR_INIT {sizeof(verrou_error), VERROU_OK, 0, "", ""}
+#define VERROU_ERROR_INIT                          \
+    {                                              \
+        sizeof(verrou_error), VERROU_OK, 0, "", "" \
+    }
 
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
@@ -179,8 +182,8 @@ typedef struct verrou_log_record {
     size_t size;
     verrou_level level;
     const char *event;
-    const char *store;   /* the store's name, or its scheme if it has none */
-    const char *key;     /* without the prefix */
+    const char *store; /* the store's name, or its scheme if it has none */
+    const char *key;   /* without the prefix */
     const char *owner;
     const char *message; /* free text */
     int64_t value;       /* the number that belongs to the event: a TTL, a count, a fencing token; 0 if none */
@@ -215,7 +218,10 @@ typedef struct verrou_store_options {
     void *log_user;
     verrou_level log_level;
 } verrou_store_options;
-#define VERROU_STORE_OPTIONS_INIT {sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0}
+#define VERROU_STORE_OPTIONS_INIT                                       \
+    {                                                                   \
+        sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0 \
+    }
 
 /*
  * Open the store at `url`: "memory:", "sqlite:PATH?table=locks&prefix=app:" and so on; verrou-stores(7) has the table of
@@ -255,7 +261,10 @@ typedef struct verrou_info {
     uint64_t fence;
     char owner[VERROU_MAX_OWNER + 1];
 } verrou_info;
-#define VERROU_INFO_INIT {sizeof(verrou_info), 0, 0, 0, ""}
+#define VERROU_INFO_INIT                 \
+    {                                    \
+        sizeof(verrou_info), 0, 0, 0, "" \
+    }
 
 /*
  * For calls other than acquire.
@@ -271,7 +280,10 @@ typedef struct verrou_call_options {
     int64_t deadline_ms;
     uint64_t fence;
 } verrou_call_options;
-#define VERROU_CALL_OPTIONS_INIT {sizeof(verrou_call_options), VERROU_DEFAULT, VERROU_FOREVER, 0}
+#define VERROU_CALL_OPTIONS_INIT                                       \
+    {                                                                  \
+        sizeof(verrou_call_options), VERROU_DEFAULT, VERROU_FOREVER, 0 \
+    }
 
 /* Look at a key. Blocks. Errors: ESTORAGE, EINVAL, ENOMEM, ECLOSED. A store without list support may not tell owner and time. */
 VERROU_API verrou_status verrou_store_inspect(verrou_store *store, const char *key, const verrou_call_options *options,
@@ -347,9 +359,11 @@ typedef struct verrou_lock_options {
     int64_t delay_ms;
     int64_t timeout_ms;
 } verrou_lock_options;
-#define VERROU_LOCK_OPTIONS_INIT                                                                                       \
-    {sizeof(verrou_lock_options), VERROU_DEFAULT, NULL, NULL, 0, VERROU_FOREVER, VERROU_DEFAULT, VERROU_DEFAULT,       \
-     VERROU_DEFAULT}
+#define VERROU_LOCK_OPTIONS_INIT                                                                                    \
+    {                                                                                                               \
+        sizeof(verrou_lock_options), VERROU_DEFAULT, NULL, NULL, 0, VERROU_FOREVER, VERROU_DEFAULT, VERROU_DEFAULT, \
+            VERROU_DEFAULT                                                                                          \
+    }
 
 /*
  * Make a handle for the lock `key`. Nothing is sent. Handles are cheap (less than 256 bytes); the lock itself lives in the store.
@@ -399,8 +413,10 @@ typedef struct verrou_acquire_options {
     int64_t deadline_ms;
     verrou_cancel *cancel;
 } verrou_acquire_options;
-#define VERROU_ACQUIRE_OPTIONS_INIT                                                                                    \
-    {sizeof(verrou_acquire_options), VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, VERROU_FOREVER, NULL}
+#define VERROU_ACQUIRE_OPTIONS_INIT                                                                          \
+    {                                                                                                        \
+        sizeof(verrou_acquire_options), VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, VERROU_FOREVER, NULL \
+    }
 
 /*
  * Take the lock, waiting until it is free. Waiters of one process are served first come, first served. Not re-entrant: a handle
@@ -571,8 +587,7 @@ VERROU_API VERROU_CHECK verrou_status verrou_lock_force_release_async(verrou_loc
 VERROU_API VERROU_CHECK verrou_status verrou_lock_inspect_async(verrou_lock *lock, const verrou_call_options *options,
                                                                 verrou_queue *queue, verrou_done_fn done, void *user,
                                                                 verrou_error *err);
-VERROU_API VERROU_CHECK verrou_status verrou_lock_wait_lost_async(verrou_lock *lock,
-                                                                  const verrou_call_options *options,
+VERROU_API VERROU_CHECK verrou_status verrou_lock_wait_lost_async(verrou_lock *lock, const verrou_call_options *options,
                                                                   verrou_queue *queue, verrou_done_fn done, void *user,
                                                                   verrou_error *err);
 VERROU_API VERROU_CHECK verrou_status verrou_store_inspect_async(verrou_store *store, const char *key,
@@ -601,8 +616,10 @@ typedef struct verrou_factory_options {
     int64_t timeout_ms;
     const char *label;
 } verrou_factory_options;
-#define VERROU_FACTORY_OPTIONS_INIT                                                                                    \
-    {sizeof(verrou_factory_options), VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, NULL}
+#define VERROU_FACTORY_OPTIONS_INIT                                                                          \
+    {                                                                                                        \
+        sizeof(verrou_factory_options), VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, VERROU_DEFAULT, NULL \
+    }
 
 /* A factory for locks on `store`, which must outlive it. Errors: EINVAL, ENOMEM. */
 VERROU_API VERROU_CHECK verrou_status verrou_factory_new(verrou_store *store, const verrou_factory_options *options,
@@ -640,7 +657,10 @@ typedef struct verrou_manager_options {
     void *log_user;
     verrou_level log_level;
 } verrou_manager_options;
-#define VERROU_MANAGER_OPTIONS_INIT {sizeof(verrou_manager_options), NULL, NULL, 0, NULL, NULL, NULL, (verrou_level)0}
+#define VERROU_MANAGER_OPTIONS_INIT                                                      \
+    {                                                                                    \
+        sizeof(verrou_manager_options), NULL, NULL, 0, NULL, NULL, NULL, (verrou_level)0 \
+    }
 
 /*
  * A manager of named stores, built from code. Stores are opened when first used, once. VERROU_ECONFIG for missing stores, a missing

@@ -181,6 +181,9 @@ int command_extend(const cli_options *given)
     int64_t ttl_ms = VERROU_DEFAULT;
     int code = EXIT_OK;
 
+    /* Not quoted: the owner in it is a secret. */
+    if (length && is_lock(length))
+        return fail(EXIT_USAGE, "the lock comes before the new length");
     if (lock && !length && !is_lock(lock)) {
         length = lock;
         lock = NULL;

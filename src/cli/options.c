@@ -243,7 +243,7 @@ int options_parse(int argc, char **argv, const cli_command *commands, cli_option
         if (got == 1)
             code = take_word(ret, commands, optarg);
         else if (got == 'h')
-            code = set(ret, full_name("--help"), NULL);
+            ret->given |= OPTION_HELP;
         else if (got == '?' || got == ':' || full_name(text) != &table[got - 2])
             code = bad_option(text, got == '?' || got == ':' ? full_name(text) : NULL, got == ':');
         else

@@ -15,19 +15,19 @@ static verrou_acquire_options once(void)
 
 static void free_lock_is_acquired(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
     EXPECT(VERROU_OK, verrou_lock_acquire(lock, NULL, &info, ERR));
     assert_int_equal(info.locked, 1);
-    assert_string_equal(info.owner, conf_owner(c, lock));
+    assert_string_equal(info.owner, verrou__conf_owner(c, lock));
     assert_in_range(info.remaining_ms, 1, LONG_MS);
     assert_int_equal(info.fence, verrou_lock_fence(lock));
 }
 
 static void free_lock_is_acquired_immediately(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
     EXPECT(VERROU_OK, verrou_lock_acquire_immediately(lock, &info, ERR));
@@ -37,22 +37,22 @@ static void free_lock_is_acquired_immediately(struct conf *c)
 
 static void acquired_lock_is_locked(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_expect_free(c, lock);
-    conf_hold(c, lock);
-    conf_expect_held_by(c, lock);
+    verrou__conf_expect_free(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_expect_held_by(c, lock);
 }
 
 static void own_lease_is_not_reentered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = once();
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(lock, &options, NULL, ERR));
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(lock, NULL, ERR));
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 /* The store has to refuse the same owner as well: only with a fixed owner does it see the same one twice. */
@@ -63,49 +63,49 @@ static void fixed_owner_is_not_reentered(struct conf *c)
 
     options.ttl_ms = LONG_MS;
     options.owner = "the same owner";
-    first = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
-    second = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
+    first = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
+    second = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
 
-    conf_hold(c, first);
+    verrou__conf_hold(c, first);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(second, NULL, ERR));
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(first, NULL, ERR));
-    conf_drop(c, first);
+    verrou__conf_drop(c, first);
 }
 
 static void held_lock_is_refused(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = once();
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, NULL, ERR));
-    conf_expect_held_by(c, a);
+    verrou__conf_expect_held_by(c, a);
 }
 
 static void held_lock_is_refused_elsewhere(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS);
-    verrou_lock *b = conf_lock_on(c, conf_open(c), conf_key(c, "lock"), LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *b = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "lock"), LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
-    conf_drop(c, a);
-    conf_hold(c, b);
+    verrou__conf_drop(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(a, NULL, ERR));
-    conf_drop(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void refusal_names_holder(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, &info, ERR));
     assert_int_equal(info.locked, 1);
     if (info.owner[0])
-        assert_string_equal(info.owner, conf_owner(c, a));
+        assert_string_equal(info.owner, verrou__conf_owner(c, a));
     if (info.remaining_ms != -1)
         assert_in_range(info.remaining_ms, 1, LONG_MS);
     if (info.fence)
@@ -115,40 +115,40 @@ static void refusal_names_holder(struct conf *c)
 /* The original forgot the expiry of the lease that it held when it was refused a second one. */
 static void refusal_keeps_own_view(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     uint64_t fence;
     const char *owner;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     fence = verrou_lock_fence(lock);
-    owner = conf_owner(c, lock);
+    owner = verrou__conf_owner(c, lock);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(lock, NULL, ERR));
 
     assert_in_range(verrou_lock_remaining_ms(lock), 1, LONG_MS);
     assert_int_equal(verrou_lock_is_expired(lock), 0);
     EXPECT(VERROU_OK, verrou_lock_check(lock));
     assert_int_equal(verrou_lock_fence(lock), fence);
-    assert_string_equal(conf_owner(c, lock), owner);
-    conf_drop(c, lock);
+    assert_string_equal(verrou__conf_owner(c, lock), owner);
+    verrou__conf_drop(c, lock);
 }
 
 static void refusal_leaves_holder_alone(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, VERROU_FOREVER);
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, VERROU_FOREVER);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     if (verrou_lock_acquire_immediately(b, NULL, ERR) == VERROU_ENOTACQUIRED)
-        conf_let_expire(c, a); /* b's longer lease was not written over it */
+        verrou__conf_let_expire(c, a); /* b's longer lease was not written over it */
 }
 
 static void own_expired_lease_is_acquired(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
     uint64_t fence;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     fence = verrou_lock_fence(lock);
-    conf_let_expire(c, lock);
+    verrou__conf_let_expire(c, lock);
     EXPECT(VERROU_OK, verrou_lock_acquire(lock, NULL, NULL, ERR));
     if (c->suite->caps & VERROU_CAP_FENCE)
         REQUIRE(verrou_lock_fence(lock) > fence);
@@ -156,67 +156,67 @@ static void own_expired_lease_is_acquired(struct conf *c)
 
 static void expired_lease_is_taken_over(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
-    conf_let_expire(c, a);
-    conf_hold(c, b);
-    conf_expect_held_by(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 /* In the original's memory store the entry kept the owner of the lease that had run out. */
 static void taker_over_is_owner(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
-    conf_let_expire(c, a);
-    conf_hold(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_OK, verrou_lock_extend(b, LONG_MS, NULL, ERR));
-    conf_drop(c, b);
-    conf_expect_free(c, b);
+    verrou__conf_drop(c, b);
+    verrou__conf_expect_free(c, b);
 }
 
 static void taker_over_excludes(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
-    conf_let_expire(c, a);
-    conf_hold(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(a, NULL, ERR));
-    conf_drop(c, b);
-    conf_hold(c, a);
+    verrou__conf_drop(c, b);
+    verrou__conf_hold(c, a);
 }
 
 /* A lower bound holds on however slow a machine; the allowance is for clocks that count whole milliseconds. */
 static void lease_lasts_its_time(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 2 * SHORT_MS);
-    verrou_acquire_options options = conf_waiting(c, 1);
+    verrou_lock *a = verrou__conf_lock(c, 2 * SHORT_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 1);
     int64_t start_ms = verrou_now_ms();
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_acquire(a, &options, NULL, ERR));
     REQUIRE(verrou_now_ms() - start_ms >= 2 * SHORT_MS - 10);
 }
 
 static void keys_are_independent(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, c->store, conf_key(c, "a"), LONG_MS);
-    verrou_lock *b = conf_lock_on(c, c->store, conf_key(c, "b"), LONG_MS);
+    verrou_lock *a = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "a"), LONG_MS);
+    verrou_lock *b = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "b"), LONG_MS);
 
-    conf_hold(c, a);
-    conf_expect_free(c, b);
-    conf_hold(c, b);
-    conf_drop(c, a);
-    conf_expect_free(c, a);
-    conf_expect_held_by(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_expect_free(c, b);
+    verrou__conf_hold(c, b);
+    verrou__conf_drop(c, a);
+    verrou__conf_expect_free(c, a);
+    verrou__conf_expect_held_by(c, b);
 }
 
 static void permanent_lease(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
     EXPECT(VERROU_OK, verrou_lock_acquire(a, NULL, &info, ERR));
@@ -224,25 +224,25 @@ static void permanent_lease(struct conf *c)
     REQUIRE(verrou_lock_remaining_ms(a) == VERROU_FOREVER);
     assert_int_equal(verrou_lock_is_expired(a), 0);
 
-    info = conf_inspect(c, a);
+    info = verrou__conf_inspect(c, a);
     assert_int_equal(info.locked, 1);
     REQUIRE(info.remaining_ms == VERROU_FOREVER || info.remaining_ms == -1);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
-    conf_drop(c, a);
-    conf_hold(c, b);
+    verrou__conf_drop(c, a);
+    verrou__conf_hold(c, b);
 }
 
 static void longest_lease(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, VERROU_MAX_MS);
+    verrou_lock *lock = verrou__conf_lock(c, VERROU_MAX_MS);
     verrou_info info;
 
-    conf_hold(c, lock);
-    info = conf_inspect(c, lock);
+    verrou__conf_hold(c, lock);
+    info = verrou__conf_inspect(c, lock);
     assert_int_equal(info.locked, 1);
     REQUIRE(info.remaining_ms == -1 ||
             (info.remaining_ms > VERROU_MAX_MS - LONG_MS && info.remaining_ms <= VERROU_MAX_MS));
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 /*
@@ -251,26 +251,26 @@ static void longest_lease(struct conf *c)
  */
 static void shortest_lease(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 1);
+    verrou_lock *lock = verrou__conf_lock(c, 1);
     verrou_acquire_options options = once();
     verrou_status status = verrou_lock_acquire(lock, &options, NULL, ERR);
 
     REQUIRE(status == VERROU_OK || status == VERROU_ESTORAGE || status == VERROU_EUNKNOWN);
-    conf_let_expire(c, lock);
+    verrou__conf_let_expire(c, lock);
 }
 
 static void every_acquisition_has_its_owner(struct conf *c)
 {
     enum { ROUNDS = 32 };
     const char *owners[ROUNDS];
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
     for (int round = 0; round < ROUNDS; round++) {
-        conf_hold(c, lock);
-        owners[round] = conf_owner(c, lock);
+        verrou__conf_hold(c, lock);
+        owners[round] = verrou__conf_owner(c, lock);
         for (int earlier = 0; earlier < round; earlier++)
             assert_string_not_equal(owners[earlier], owners[round]);
-        conf_drop(c, lock);
+        verrou__conf_drop(c, lock);
     }
 }
 
@@ -280,10 +280,10 @@ static void label_is_in_owner(struct conf *c)
     verrou_lock *lock;
 
     options.label = "nightly report";
-    lock = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
-    conf_hold(c, lock);
-    assert_non_null(strstr(conf_owner(c, lock), "nightly report"));
-    conf_expect_held_by(c, lock);
+    lock = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
+    verrou__conf_hold(c, lock);
+    assert_non_null(strstr(verrou__conf_owner(c, lock), "nightly report"));
+    verrou__conf_expect_held_by(c, lock);
 }
 
 static void fixed_owner_is_used(struct conf *c)
@@ -293,29 +293,29 @@ static void fixed_owner_is_used(struct conf *c)
     verrou_info info;
 
     options.owner = "Zo\xc3\xab's \"job\" \\ 100%";
-    lock = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
-    conf_hold(c, lock);
-    assert_string_equal(conf_owner(c, lock), options.owner);
-    info = conf_inspect(c, lock);
+    lock = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
+    verrou__conf_hold(c, lock);
+    assert_string_equal(verrou__conf_owner(c, lock), options.owner);
+    info = verrou__conf_inspect(c, lock);
     if (info.owner[0])
         assert_string_equal(info.owner, options.owner);
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void attempts_run_out(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
 
     options.attempts = 3;
     options.delay_ms = 1;
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, NULL, ERR));
-    conf_drop(c, a);
+    verrou__conf_drop(c, a);
     EXPECT(VERROU_OK, verrou_lock_acquire(b, &options, NULL, ERR));
 }
 
-const struct conf_claim conf_acquire_claims[] = {
+const struct conf_claim verrou__conf_acquire_claims[] = {
     {"a free lock is acquired", free_lock_is_acquired, CONF_ANY, 0},
     {"a free lock is acquired immediately", free_lock_is_acquired_immediately, CONF_ANY, 0},
     {"an acquired lock is locked, a free one is not", acquired_lock_is_locked, 0, 0},

@@ -9,31 +9,31 @@
 
 static void acquire_is_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    struct conf_answer *answer = conf_acquire_async(c, lock, NULL);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    struct verrou__conf_answer *answer = verrou__conf_acquire_async(c, lock, NULL);
 
-    conf_await(c, answer);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
     assert_false(answer->has_error);
     assert_true(answer->has_info);
     assert_int_equal(answer->info.locked, 1);
-    assert_string_equal(answer->info.owner, conf_owner(c, lock));
+    assert_string_equal(answer->info.owner, verrou__conf_owner(c, lock));
     assert_in_range(answer->info.remaining_ms, 1, LONG_MS);
     EXPECT(VERROU_OK, verrou_lock_check(lock));
-    conf_drain(c, 20);
+    verrou__conf_drain(c, 20);
     assert_int_equal(answer->count, 1);
 }
 
 static void refusal_is_answered(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *lock = conf_lock(c, LONG_MS);
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
-    struct conf_answer *once, *brief;
+    struct verrou__conf_answer *once, *brief;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     options.attempts = 1;
-    once = conf_acquire_async(c, lock, &options);
-    conf_await(c, once);
+    once = verrou__conf_acquire_async(c, lock, &options);
+    verrou__conf_await(c, once);
     EXPECT(VERROU_ENOTACQUIRED, once->status);
     assert_true(once->has_error);
     assert_true(once->has_info);
@@ -42,112 +42,118 @@ static void refusal_is_answered(struct conf *c)
     options.attempts = VERROU_DEFAULT;
     options.timeout_ms = 40;
     options.delay_ms = NEVER_MS;
-    brief = conf_acquire_async(c, lock, &options);
-    conf_await(c, brief);
+    brief = verrou__conf_acquire_async(c, lock, &options);
+    verrou__conf_await(c, brief);
     EXPECT(VERROU_ENOTACQUIRED, brief->status);
 }
 
 static void release_is_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    struct conf_answer *first = conf_answer(c), *second = conf_answer(c);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    struct verrou__conf_answer *first = verrou__conf_answer(c), *second = verrou__conf_answer(c);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, conf_queue(c), conf_done, first, ERR));
-    conf_await(c, first);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, verrou__conf_queue(c), verrou__conf_done, first, ERR));
+    verrou__conf_await(c, first);
     EXPECT(VERROU_OK, first->status);
-    conf_expect_free(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, conf_queue(c), conf_done, second, ERR));
-    conf_await(c, second);
+    verrou__conf_expect_free(c, lock);
+    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, verrou__conf_queue(c), verrou__conf_done, second, ERR));
+    verrou__conf_await(c, second);
     EXPECT(VERROU_ENOTOWNED, second->status);
     assert_true(second->has_error);
 }
 
 static void extend_is_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 4000);
-    struct conf_answer *good = conf_answer(c), *bad = conf_answer(c);
+    verrou_lock *lock = verrou__conf_lock(c, 4000);
+    struct verrou__conf_answer *good = verrou__conf_answer(c), *bad = verrou__conf_answer(c);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_extend_async(lock, LONG_MS, NULL, conf_queue(c), conf_done, good, ERR));
-    conf_await(c, good);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK,
+           verrou_lock_extend_async(lock, LONG_MS, NULL, verrou__conf_queue(c), verrou__conf_done, good, ERR));
+    verrou__conf_await(c, good);
     EXPECT(VERROU_OK, good->status);
     assert_in_range(verrou_lock_remaining_ms(lock), 4001, LONG_MS);
-    conf_drop(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_extend_async(lock, LONG_MS, NULL, conf_queue(c), conf_done, bad, ERR));
-    conf_await(c, bad);
+    verrou__conf_drop(c, lock);
+    EXPECT(VERROU_OK,
+           verrou_lock_extend_async(lock, LONG_MS, NULL, verrou__conf_queue(c), verrou__conf_done, bad, ERR));
+    verrou__conf_await(c, bad);
     EXPECT(VERROU_ENOTOWNED, bad->status);
 }
 
 static void force_release_is_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    struct conf_answer *by_lock = conf_answer(c), *by_key = conf_answer(c);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    struct verrou__conf_answer *by_lock = verrou__conf_answer(c), *by_key = verrou__conf_answer(c);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_force_release_async(lock, NULL, conf_queue(c), conf_done, by_lock, ERR));
-    conf_await(c, by_lock);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK,
+           verrou_lock_force_release_async(lock, NULL, verrou__conf_queue(c), verrou__conf_done, by_lock, ERR));
+    verrou__conf_await(c, by_lock);
     EXPECT(VERROU_OK, by_lock->status);
-    conf_expect_free(c, lock);
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_store_force_release_async(c->store, conf_key(c, "lock"), NULL, conf_queue(c), conf_done,
-                                                       by_key, ERR));
-    conf_await(c, by_key);
+    verrou__conf_expect_free(c, lock);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_store_force_release_async(c->store, verrou__conf_key(c, "lock"), NULL,
+                                                       verrou__conf_queue(c), verrou__conf_done, by_key, ERR));
+    verrou__conf_await(c, by_key);
     EXPECT(VERROU_OK, by_key->status);
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void inspect_is_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    struct conf_answer *free_answer = conf_answer(c), *held = conf_answer(c);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    struct verrou__conf_answer *free_answer = verrou__conf_answer(c), *held = verrou__conf_answer(c);
 
-    EXPECT(VERROU_OK, verrou_lock_inspect_async(lock, NULL, conf_queue(c), conf_done, free_answer, ERR));
-    conf_await(c, free_answer);
+    EXPECT(VERROU_OK,
+           verrou_lock_inspect_async(lock, NULL, verrou__conf_queue(c), verrou__conf_done, free_answer, ERR));
+    verrou__conf_await(c, free_answer);
     EXPECT(VERROU_OK, free_answer->status);
     assert_true(free_answer->has_info);
     assert_int_equal(free_answer->info.locked, 0);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK,
-           verrou_store_inspect_async(c->store, conf_key(c, "lock"), NULL, conf_queue(c), conf_done, held, ERR));
-    conf_await(c, held);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_store_inspect_async(c->store, verrou__conf_key(c, "lock"), NULL, verrou__conf_queue(c),
+                                                 verrou__conf_done, held, ERR));
+    verrou__conf_await(c, held);
     EXPECT(VERROU_OK, held->status);
     assert_int_equal(held->info.locked, 1);
     if (held->info.owner[0])
-        assert_string_equal(held->info.owner, conf_owner(c, lock));
+        assert_string_equal(held->info.owner, verrou__conf_owner(c, lock));
 }
 
 static void end_of_lease_is_answered(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock_on(c, c->store, conf_key(c, "b"), LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS),
+                *b = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "b"), LONG_MS);
     verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
-    struct conf_answer *expired = conf_answer(c), *released = conf_answer(c), *none = conf_answer(c),
-                       *limited = conf_answer(c);
+    struct verrou__conf_answer *expired = verrou__conf_answer(c), *released = verrou__conf_answer(c),
+                               *none = verrou__conf_answer(c), *limited = verrou__conf_answer(c);
 
     options.timeout_ms = c->suite->patience_ms;
-    conf_hold(c, a);
-    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(a, &options, conf_queue(c), conf_done, expired, ERR));
-    conf_hold(c, b);
-    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(b, &options, conf_queue(c), conf_done, released, ERR));
+    verrou__conf_hold(c, a);
+    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(a, &options, verrou__conf_queue(c), verrou__conf_done, expired, ERR));
+    verrou__conf_hold(c, b);
+    EXPECT(VERROU_OK,
+           verrou_lock_wait_lost_async(b, &options, verrou__conf_queue(c), verrou__conf_done, released, ERR));
     options.timeout_ms = 30;
-    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(b, &options, conf_queue(c), conf_done, limited, ERR));
-    conf_await(c, expired);
+    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(b, &options, verrou__conf_queue(c), verrou__conf_done, limited, ERR));
+    verrou__conf_await(c, expired);
     EXPECT(VERROU_ELOST, expired->status);
-    conf_await(c, limited);
+    verrou__conf_await(c, limited);
     EXPECT(VERROU_ECANCELED, limited->status);
     assert_int_equal(released->count, 0);
-    conf_drop(c, b);
-    conf_await(c, released);
+    verrou__conf_drop(c, b);
+    verrou__conf_await(c, released);
     EXPECT(VERROU_OK, released->status);
 
-    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(b, &options, conf_queue(c), conf_done, none, ERR));
-    conf_await(c, none);
+    EXPECT(VERROU_OK, verrou_lock_wait_lost_async(b, &options, verrou__conf_queue(c), verrou__conf_done, none, ERR));
+    verrou__conf_await(c, none);
     EXPECT(VERROU_ENOTOWNED, none->status);
 }
 
 struct listing {
-    struct conf_answer answer;
+    struct verrou__conf_answer answer;
     bool sorted;
     bool live;
 };
@@ -162,20 +168,20 @@ static void listing_done(void *user, const verrou_result *result)
         if (at > 0 && strcmp(result->locks[at - 1].key, result->locks[at].key) >= 0)
             listing->sorted = false;
     }
-    conf_done(&listing->answer, result);
+    verrou__conf_done(&listing->answer, result);
 }
 
 static void list_is_answered(struct conf *c)
 {
     static const char *const names[] = {"list/c", "list/a", "list/b"};
-    struct listing *listing = conf_alloc(c, sizeof *listing);
+    struct listing *listing = verrou__conf_alloc(c, sizeof *listing);
 
     listing->answer.c = c;
     for (int at = 0; at < 3; at++)
-        conf_hold(c, conf_lock_on(c, c->store, conf_key(c, names[at]), LONG_MS));
-    EXPECT(VERROU_OK,
-           verrou_store_list_async(c->store, conf_key(c, "list/"), NULL, conf_queue(c), listing_done, listing, ERR));
-    conf_await(c, &listing->answer);
+        verrou__conf_hold(c, verrou__conf_lock_on(c, c->store, verrou__conf_key(c, names[at]), LONG_MS));
+    EXPECT(VERROU_OK, verrou_store_list_async(c->store, verrou__conf_key(c, "list/"), NULL, verrou__conf_queue(c),
+                                              listing_done, listing, ERR));
+    verrou__conf_await(c, &listing->answer);
     EXPECT(VERROU_OK, listing->answer.status);
     assert_int_equal(listing->answer.listed, 3);
     REQUIRE(listing->sorted);
@@ -184,30 +190,34 @@ static void list_is_answered(struct conf *c)
 
 static void rejected_call_is_never_answered(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
-    struct conf_answer *answer = conf_answer(c);
+    struct verrou__conf_answer *answer = verrou__conf_answer(c);
     char long_key[VERROU_MAX_KEY + 2];
 
     memset(long_key, 'k', sizeof long_key - 1);
     long_key[sizeof long_key - 1] = 0;
     options.attempts = 0;
-    EXPECT(VERROU_EINVAL, verrou_lock_acquire_async(lock, &options, conf_queue(c), conf_done, answer, ERR));
-    EXPECT(VERROU_EINVAL, verrou_lock_extend_async(lock, 0, NULL, conf_queue(c), conf_done, answer, ERR));
-    EXPECT(VERROU_EINVAL, verrou_store_inspect_async(c->store, long_key, NULL, conf_queue(c), conf_done, answer, ERR));
-    EXPECT(VERROU_EINVAL, verrou_store_force_release_async(c->store, "", NULL, conf_queue(c), conf_done, answer, ERR));
-    conf_drain(c, 30);
+    EXPECT(VERROU_EINVAL,
+           verrou_lock_acquire_async(lock, &options, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
+    EXPECT(VERROU_EINVAL,
+           verrou_lock_extend_async(lock, 0, NULL, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
+    EXPECT(VERROU_EINVAL,
+           verrou_store_inspect_async(c->store, long_key, NULL, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
+    EXPECT(VERROU_EINVAL,
+           verrou_store_force_release_async(c->store, "", NULL, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
+    verrou__conf_drain(c, 30);
     assert_int_equal(answer->count, 0);
 }
 
 static void descriptor_tells_of_answers(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    struct pollfd ready = {verrou_queue_fd(conf_queue(c)), POLLIN, 0};
-    struct conf_answer *answer;
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    struct pollfd ready = {verrou_queue_fd(verrou__conf_queue(c)), POLLIN, 0};
+    struct verrou__conf_answer *answer;
 
     assert_int_equal(poll(&ready, 1, 0), 0);
-    answer = conf_acquire_async(c, lock, NULL);
+    answer = verrou__conf_acquire_async(c, lock, NULL);
     assert_int_equal(poll(&ready, 1, (int)c->suite->patience_ms), 1);
     assert_int_equal(answer->count, 0);
     assert_int_equal(verrou_dispatch(c->queue, 0), 1);
@@ -219,14 +229,15 @@ static void descriptor_tells_of_answers(struct conf *c)
 static void dispatch_has_a_limit(struct conf *c)
 {
     enum { CALLS = 5 };
-    struct conf_answer *answers[CALLS];
+    struct verrou__conf_answer *answers[CALLS];
     char name[16] = "limit/0";
     size_t done = 0;
     int64_t end_ms;
 
     for (int at = 0; at < CALLS; at++) {
         name[6] = (char)('0' + at);
-        answers[at] = conf_acquire_async(c, conf_lock_on(c, c->store, conf_key(c, name), LONG_MS), NULL);
+        answers[at] =
+            verrou__conf_acquire_async(c, verrou__conf_lock_on(c, c->store, verrou__conf_key(c, name), LONG_MS), NULL);
     }
     end_ms = verrou_now_ms() + c->suite->patience_ms;
     while (done < CALLS && verrou_now_ms() < end_ms) {
@@ -245,7 +256,7 @@ static void dispatch_has_a_limit(struct conf *c)
 
 /* acquire, then extend, then release, each from the callback of the one before. */
 struct chain {
-    struct conf_answer last;
+    struct verrou__conf_answer last;
     verrou_lock *lock;
     verrou_queue *queue;
     int step;
@@ -260,7 +271,7 @@ static void chain_next(void *user, const verrou_result *result)
     if (status == VERROU_OK && chain->step == 0)
         status = verrou_lock_extend_async(chain->lock, LONG_MS, NULL, chain->queue, chain_next, chain, NULL);
     else if (status == VERROU_OK && chain->step == 1)
-        status = verrou_lock_release_async(chain->lock, NULL, chain->queue, conf_done, &chain->last, NULL);
+        status = verrou_lock_release_async(chain->lock, NULL, chain->queue, verrou__conf_done, &chain->last, NULL);
     chain->step++;
     if (status != VERROU_OK)
         chain->failed = status;
@@ -268,20 +279,20 @@ static void chain_next(void *user, const verrou_result *result)
 
 static void callback_calls_library(struct conf *c)
 {
-    struct chain *chain = conf_alloc(c, sizeof *chain);
+    struct chain *chain = verrou__conf_alloc(c, sizeof *chain);
 
     chain->last.c = c;
-    chain->lock = conf_lock(c, LONG_MS);
-    chain->queue = conf_queue(c);
+    chain->lock = verrou__conf_lock(c, LONG_MS);
+    chain->queue = verrou__conf_queue(c);
     EXPECT(VERROU_OK, verrou_lock_acquire_async(chain->lock, NULL, chain->queue, chain_next, chain, ERR));
-    conf_await(c, &chain->last);
+    verrou__conf_await(c, &chain->last);
     EXPECT(VERROU_OK, chain->failed);
     EXPECT(VERROU_OK, chain->last.status);
     assert_int_equal(chain->step, 2);
 }
 
 struct caller {
-    struct conf_answer answer;
+    struct verrou__conf_answer answer;
     pthread_t thread;
 };
 
@@ -290,32 +301,33 @@ static void caller_done(void *user, const verrou_result *result)
     struct caller *caller = user;
 
     caller->thread = pthread_self();
-    conf_done(&caller->answer, result);
+    verrou__conf_done(&caller->answer, result);
 }
 
 static void callback_runs_on_dispatching_thread(struct conf *c)
 {
-    struct caller *caller = conf_alloc(c, sizeof *caller);
+    struct caller *caller = verrou__conf_alloc(c, sizeof *caller);
 
     caller->answer.c = c;
-    EXPECT(VERROU_OK, verrou_lock_acquire_async(conf_lock(c, LONG_MS), NULL, conf_queue(c), caller_done, caller, ERR));
-    conf_await(c, &caller->answer);
+    EXPECT(VERROU_OK, verrou_lock_acquire_async(verrou__conf_lock(c, LONG_MS), NULL, verrou__conf_queue(c), caller_done,
+                                                caller, ERR));
+    verrou__conf_await(c, &caller->answer);
     REQUIRE(pthread_equal(caller->thread, pthread_self()));
 }
 
 static void handle_freed_while_waiting(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *lock = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *lock = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, holder);
-    answer = conf_acquire_async(c, lock, &options);
-    conf_free(c, lock);
-    conf_drop(c, holder);
-    conf_await(c, answer);
+    verrou__conf_hold(c, holder);
+    answer = verrou__conf_acquire_async(c, lock, &options);
+    verrou__conf_free(c, lock);
+    verrou__conf_drop(c, holder);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_drain(c, 20);
+    verrou__conf_drain(c, 20);
     assert_int_equal(answer->count, 1);
 }
 
@@ -323,89 +335,90 @@ static void handle_freed_at_once(struct conf *c)
 {
     enum { CALLS = 20 };
     char name[32] = "freed/a";
-    struct conf_answer *answers[CALLS];
+    struct verrou__conf_answer *answers[CALLS];
 
     for (int at = 0; at < CALLS; at++) {
         verrou_lock *lock;
 
         name[6] = (char)('a' + at);
-        lock = conf_lock_on(c, c->store, conf_key(c, name), LONG_MS);
-        answers[at] = conf_acquire_async(c, lock, NULL);
-        conf_free(c, lock);
+        lock = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, name), LONG_MS);
+        answers[at] = verrou__conf_acquire_async(c, lock, NULL);
+        verrou__conf_free(c, lock);
     }
     for (int at = 0; at < CALLS; at++) {
-        conf_await(c, answers[at]);
+        verrou__conf_await(c, answers[at]);
         EXPECT(VERROU_OK, answers[at]->status);
     }
 }
 
 static void handle_freed_while_releasing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *next = conf_lock(c, LONG_MS);
-    struct conf_answer *answer = conf_answer(c);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *next = verrou__conf_lock(c, LONG_MS);
+    struct verrou__conf_answer *answer = verrou__conf_answer(c);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, conf_queue(c), conf_done, answer, ERR));
-    conf_free(c, lock);
-    conf_await(c, answer);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_lock_release_async(lock, NULL, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
+    verrou__conf_free(c, lock);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_hold(c, next);
+    verrou__conf_hold(c, next);
 }
 
 static void queue_freed_while_waiting(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *lock = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *lock = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
     verrou_queue *queue = NULL;
-    struct conf_answer *answer = conf_answer(c);
+    struct verrou__conf_answer *answer = verrou__conf_answer(c);
     verrou_status accepted;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     EXPECT(VERROU_OK, verrou_queue_new(&queue, ERR));
-    accepted = verrou_lock_acquire_async(lock, &options, queue, conf_done, answer, ERR);
+    accepted = verrou_lock_acquire_async(lock, &options, queue, verrou__conf_done, answer, ERR);
     verrou_queue_free(queue);
     EXPECT(VERROU_OK, accepted);
-    conf_drop(c, holder);
-    conf_drain(c, 30);
+    verrou__conf_drop(c, holder);
+    verrou__conf_drain(c, 30);
     assert_int_equal(answer->count, 0);
 }
 
 static void many_wait_at_once(struct conf *c)
 {
     enum { WAITS = 200 };
-    struct conf_answer *answers[WAITS];
-    verrou_lock *holder = conf_lock(c, LONG_MS), *locks[WAITS];
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answers[WAITS];
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *locks[WAITS];
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
 
     options.timeout_ms = VERROU_FOREVER;
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     for (int at = 0; at < WAITS; at++) {
-        locks[at] = conf_lock(c, LONG_MS);
-        answers[at] = conf_acquire_async(c, locks[at], &options);
+        locks[at] = verrou__conf_lock(c, LONG_MS);
+        answers[at] = verrou__conf_acquire_async(c, locks[at], &options);
     }
-    conf_drop(c, holder);
+    verrou__conf_drop(c, holder);
     for (int at = 0; at < WAITS; at++) {
-        conf_await(c, answers[at]);
+        verrou__conf_await(c, answers[at]);
         EXPECT(VERROU_OK, answers[at]->status);
-        conf_drop(c, locks[at]);
+        verrou__conf_drop(c, locks[at]);
     }
     assert_int_equal(c->completions, WAITS);
 }
 
 static void one_queue_serves_two_stores(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, c->store, conf_key(c, "a"), LONG_MS);
-    verrou_lock *b = conf_lock_on(c, conf_open(c), conf_key(c, "b"), LONG_MS);
-    struct conf_answer *for_a = conf_acquire_async(c, a, NULL), *for_b = conf_acquire_async(c, b, NULL);
+    verrou_lock *a = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "a"), LONG_MS);
+    verrou_lock *b = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "b"), LONG_MS);
+    struct verrou__conf_answer *for_a = verrou__conf_acquire_async(c, a, NULL),
+                               *for_b = verrou__conf_acquire_async(c, b, NULL);
 
-    conf_await(c, for_a);
-    conf_await(c, for_b);
+    verrou__conf_await(c, for_a);
+    verrou__conf_await(c, for_b);
     EXPECT(VERROU_OK, for_a->status);
     EXPECT(VERROU_OK, for_b->status);
     assert_int_equal(c->completions, 2);
 }
 
-const struct conf_claim conf_async_claims[] = {
+const struct conf_claim verrou__conf_async_claims[] = {
     {"an asynchronous acquire is answered once", acquire_is_answered, CONF_ANY, 0},
     {"an asynchronous acquire is refused in time", refusal_is_answered, 0, 0},
     {"an asynchronous release is answered once", release_is_answered, 0, 0},

@@ -5,7 +5,7 @@
  * A claim is a function that gets a `struct conf` with an open store. Whatever it makes through the functions below is
  * taken down after it, passed or failed: keys are freed, stores closed, threads joined, handles freed, in this order.
  * cmocka leaves a failed test by longjmp, so a helper thread never asserts: it stores what it saw, and the claim looks
- * at that after conf_join().
+ * at that after verrou__conf_join().
  */
 #ifndef VERROU_CONF_H
 #define VERROU_CONF_H
@@ -42,19 +42,19 @@ struct conf_claim {
     uint32_t caps;  /* VERROU_CAP_ bits without which it is skipped */
 };
 
-extern const struct conf_claim conf_acquire_claims[];
-extern const struct conf_claim conf_async_claims[];
-extern const struct conf_claim conf_extend_claims[];
-extern const struct conf_claim conf_fencing_claims[];
-extern const struct conf_claim conf_handles_claims[];
-extern const struct conf_claim conf_lease_claims[];
-extern const struct conf_claim conf_limits_claims[];
-extern const struct conf_claim conf_listing_claims[];
-extern const struct conf_claim conf_races_claims[];
-extern const struct conf_claim conf_release_claims[];
-extern const struct conf_claim conf_run_claims[];
-extern const struct conf_claim conf_serial_claims[];
-extern const struct conf_claim conf_waiting_claims[];
+extern const struct conf_claim verrou__conf_acquire_claims[];
+extern const struct conf_claim verrou__conf_async_claims[];
+extern const struct conf_claim verrou__conf_extend_claims[];
+extern const struct conf_claim verrou__conf_fencing_claims[];
+extern const struct conf_claim verrou__conf_handles_claims[];
+extern const struct conf_claim verrou__conf_lease_claims[];
+extern const struct conf_claim verrou__conf_limits_claims[];
+extern const struct conf_claim verrou__conf_listing_claims[];
+extern const struct conf_claim verrou__conf_races_claims[];
+extern const struct conf_claim verrou__conf_release_claims[];
+extern const struct conf_claim verrou__conf_run_claims[];
+extern const struct conf_claim verrou__conf_serial_claims[];
+extern const struct conf_claim verrou__conf_waiting_claims[];
 
 /* One run of the suite: what all claims share. */
 struct conf_suite {
@@ -77,63 +77,64 @@ struct conf {
 };
 
 /* cmocka's setup, test and teardown functions; *state is a struct conf. */
-int conf_begin(void **state);
-void conf_check(void **state);
-int conf_end(void **state);
+int verrou__conf_begin(void **state);
+void verrou__conf_check(void **state);
+int verrou__conf_end(void **state);
 
 /* ---- statuses ---- */
 
 /* An empty error slot, and the check of a status that shows what the slot got. */
-verrou_error *conf_error(struct conf *c);
-void conf_expect(struct conf *c, verrou_status expected, verrou_status got, const char *call, const char *file,
-                 int line);
-void conf_require(bool truth, const char *what, const char *file, int line);
-#define ERR conf_error(c)
-#define EXPECT(expected, call) conf_expect(c, (expected), (call), #call, __FILE__, __LINE__)
-#define REQUIRE(truth) conf_require((truth), #truth, __FILE__, __LINE__)
+verrou_error *verrou__conf_error(struct conf *c);
+void verrou__conf_expect(struct conf *c, verrou_status expected, verrou_status got, const char *call, const char *file,
+                         int line);
+void verrou__conf_require(bool truth, const char *what, const char *file, int line);
+#define ERR verrou__conf_error(c)
+#define EXPECT(expected, call) verrou__conf_expect(c, (expected), (call), #call, __FILE__, __LINE__)
+#define REQUIRE(truth) verrou__conf_require((truth), #truth, __FILE__, __LINE__)
 
 /* ---- keys, stores, handles ---- */
 
 /* The key of this claim called `name`, the same text each time; freed in the store at the end. */
-const char *conf_key(struct conf *c, const char *name);
-/* Have a key that conf_key() did not make freed in the store at the end. Returns the remembered copy. */
-const char *conf_key_exact(struct conf *c, const char *key);
+const char *verrou__conf_key(struct conf *c, const char *name);
+/* Have a key that verrou__conf_key() did not make freed in the store at the end. Returns the remembered copy. */
+const char *verrou__conf_key_exact(struct conf *c, const char *key);
 
-verrou_store *conf_open(struct conf *c);
-void conf_close(struct conf *c, verrou_store *store);
+verrou_store *verrou__conf_open(struct conf *c);
+void verrou__conf_close(struct conf *c, verrou_store *store);
 
 /* A handle for the key "lock" on the first store; for any key on any store; with options. */
-verrou_lock *conf_lock(struct conf *c, int64_t ttl_ms);
-verrou_lock *conf_lock_on(struct conf *c, verrou_store *store, const char *key, int64_t ttl_ms);
-verrou_lock *conf_lock_with(struct conf *c, verrou_store *store, const char *key, const verrou_lock_options *options);
-verrou_lock *conf_restore(struct conf *c, verrou_store *store, const char *json);
-void conf_free(struct conf *c, verrou_lock *lock);
-verrou_cancel *conf_cancel(struct conf *c);
+verrou_lock *verrou__conf_lock(struct conf *c, int64_t ttl_ms);
+verrou_lock *verrou__conf_lock_on(struct conf *c, verrou_store *store, const char *key, int64_t ttl_ms);
+verrou_lock *verrou__conf_lock_with(struct conf *c, verrou_store *store, const char *key,
+                                    const verrou_lock_options *options);
+verrou_lock *verrou__conf_restore(struct conf *c, verrou_store *store, const char *json);
+void verrou__conf_free(struct conf *c, verrou_lock *lock);
+verrou_cancel *verrou__conf_cancel(struct conf *c);
 
 /* The serialised lock and the owner of a handle, as text that lives as long as the claim. */
-const char *conf_json(struct conf *c, verrou_lock *lock);
-const char *conf_owner(struct conf *c, verrou_lock *lock);
+const char *verrou__conf_json(struct conf *c, verrou_lock *lock);
+const char *verrou__conf_owner(struct conf *c, verrou_lock *lock);
 
 /*
  * A handle of `owner` for `key` that believes in a lease of an hour. Its own view never stops it, so that it is the
  * store that has to refuse what it asks for.
  */
-verrou_lock *conf_believer(struct conf *c, verrou_store *store, const char *key, const char *owner);
+verrou_lock *verrou__conf_believer(struct conf *c, verrou_store *store, const char *key, const char *owner);
 
 /* ---- short cuts that fail the claim when they do not work ---- */
 
-void conf_hold(struct conf *c, verrou_lock *lock); /* take a lock that is free */
-void conf_drop(struct conf *c, verrou_lock *lock); /* release it */
-verrou_info conf_inspect(struct conf *c, verrou_lock *lock);
-void conf_expect_free(struct conf *c, verrou_lock *lock);
-void conf_expect_held_by(struct conf *c, verrou_lock *holder); /* also by name, if the store tells names */
-void conf_let_expire(struct conf *c, verrou_lock *lock);       /* until the store calls it free */
-void conf_wait_until(int64_t at_ms);                           /* on the clock of verrou_now_ms() */
+void verrou__conf_hold(struct conf *c, verrou_lock *lock); /* take a lock that is free */
+void verrou__conf_drop(struct conf *c, verrou_lock *lock); /* release it */
+verrou_info verrou__conf_inspect(struct conf *c, verrou_lock *lock);
+void verrou__conf_expect_free(struct conf *c, verrou_lock *lock);
+void verrou__conf_expect_held_by(struct conf *c, verrou_lock *holder); /* also by name, if the store tells names */
+void verrou__conf_let_expire(struct conf *c, verrou_lock *lock);       /* until the store calls it free */
+void verrou__conf_wait_until(int64_t at_ms);                           /* on the clock of verrou_now_ms() */
 
 /* Options of an acquire that waits as long as the suite has patience, asking every delay_ms. */
-verrou_acquire_options conf_waiting(struct conf *c, int64_t delay_ms);
+verrou_acquire_options verrou__conf_waiting(struct conf *c, int64_t delay_ms);
 /* A retry delay for waiters that have to notice what only some stores can tell; else polling is all there is. */
-int64_t conf_delay(bool told);
+int64_t verrou__conf_delay(bool told);
 
 /* ---- threads ---- */
 
@@ -144,19 +145,20 @@ struct conf_waiter {
     verrou_status status;
     verrou_info info;
 };
-struct conf_waiter *conf_acquire_thread(struct conf *c, verrou_lock *lock, const verrou_acquire_options *options);
+struct conf_waiter *verrou__conf_acquire_thread(struct conf *c, verrou_lock *lock,
+                                                const verrou_acquire_options *options);
 /* Any function on a thread of its own. */
-void conf_thread(struct conf *c, void (*run)(void *), void *arg);
+void verrou__conf_thread(struct conf *c, void (*run)(void *), void *arg);
 /* Wait for all threads started so far. */
-void conf_join(struct conf *c);
+void verrou__conf_join(struct conf *c);
 
 /* Memory that lives as long as the claim, zeroed. */
-void *conf_alloc(struct conf *c, size_t size);
+void *verrou__conf_alloc(struct conf *c, size_t size);
 
 /* ---- asynchronous calls ---- */
 
 /* What came of one: `order` counts the completions of the claim from 1. */
-struct conf_answer {
+struct verrou__conf_answer {
     int count;
     int order;
     verrou_status status;
@@ -166,14 +168,15 @@ struct conf_answer {
     size_t listed;
     struct conf *c;
 };
-struct conf_answer *conf_answer(struct conf *c);
-void conf_done(void *user, const verrou_result *result);
-verrou_queue *conf_queue(struct conf *c);
+struct verrou__conf_answer *verrou__conf_answer(struct conf *c);
+void verrou__conf_done(void *user, const verrou_result *result);
+verrou_queue *verrou__conf_queue(struct conf *c);
 /* Dispatch until it has come, and fail if it does not. */
-void conf_await(struct conf *c, struct conf_answer *answer);
+void verrou__conf_await(struct conf *c, struct verrou__conf_answer *answer);
 /* Dispatch for a little while, during which nothing may come that is not expected. */
-void conf_drain(struct conf *c, int64_t for_ms);
+void verrou__conf_drain(struct conf *c, int64_t for_ms);
 /* An asynchronous acquire that waits; it stands in the queue of its key when this returns. */
-struct conf_answer *conf_acquire_async(struct conf *c, verrou_lock *lock, const verrou_acquire_options *options);
+struct verrou__conf_answer *verrou__conf_acquire_async(struct conf *c, verrou_lock *lock,
+                                                       const verrou_acquire_options *options);
 
 #endif

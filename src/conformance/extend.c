@@ -6,13 +6,13 @@
 
 static void lease_is_extended(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 2000);
+    verrou_lock *lock = verrou__conf_lock(c, 2000);
     verrou_info info;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
     assert_in_range(verrou_lock_remaining_ms(lock), 2001, LONG_MS);
-    info = conf_inspect(c, lock);
+    info = verrou__conf_inspect(c, lock);
     assert_int_equal(info.locked, 1);
     if (info.remaining_ms != -1)
         assert_in_range(info.remaining_ms, 2001, LONG_MS);
@@ -20,33 +20,33 @@ static void lease_is_extended(struct conf *c)
 
 static void extended_lease_outlives_its_ttl(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 1000), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, 1000), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_extend(a, LONG_MS, NULL, ERR));
-    conf_wait_until(verrou_now_ms() + 1100);
-    conf_expect_held_by(c, a);
+    verrou__conf_wait_until(verrou_now_ms() + 1100);
+    verrou__conf_expect_held_by(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
     EXPECT(VERROU_OK, verrou_lock_check(a));
-    conf_drop(c, a);
+    verrou__conf_drop(c, a);
 }
 
 static void lease_is_shortened(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_extend(a, SHORT_MS, NULL, ERR));
-    conf_let_expire(c, a);
+    verrou__conf_let_expire(c, a);
     assert_int_equal(verrou_lock_is_expired(a), 1);
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
 }
 
 static void default_is_the_locks_ttl(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, 5000, NULL, ERR));
     assert_in_range(verrou_lock_remaining_ms(lock), 0, 5000);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, VERROU_DEFAULT, NULL, ERR));
@@ -55,136 +55,136 @@ static void default_is_the_locks_ttl(struct conf *c)
 
 static void free_lock_is_not_extended(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_lock *believer = conf_believer(c, c->store, conf_key(c, "lock"), "nobody");
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), "nobody");
 
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    conf_expect_free(c, lock);
-    conf_hold(c, b);
+    verrou__conf_expect_free(c, lock);
+    verrou__conf_hold(c, b);
 }
 
 static void released_lease_is_not_extended(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *believer;
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *believer;
 
-    conf_hold(c, lock);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, lock));
-    conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, lock));
+    verrou__conf_drop(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void other_owner_cannot_extend(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 4000), *b = conf_lock(c, LONG_MS);
-    verrou_lock *believer = conf_believer(c, c->store, conf_key(c, "lock"), "somebody else");
+    verrou_lock *a = verrou__conf_lock(c, 4000), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), "somebody else");
     verrou_info info;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(b, LONG_MS, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    info = conf_inspect(c, a);
+    info = verrou__conf_inspect(c, a);
     if (info.remaining_ms != -1)
         assert_in_range(info.remaining_ms, 0, 4000);
 }
 
 static void expired_lease_is_not_revived(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS), *believer;
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS), *believer;
 
-    conf_hold(c, lock);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, lock));
-    conf_let_expire(c, lock);
+    verrou__conf_hold(c, lock);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, lock));
+    verrou__conf_let_expire(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, VERROU_FOREVER, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void stale_owner_cannot_extend(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, 4000), *believer;
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, 4000), *believer;
     verrou_info info;
 
-    conf_hold(c, a);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, a));
-    conf_let_expire(c, a);
-    conf_hold(c, b);
+    verrou__conf_hold(c, a);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, a));
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(a, LONG_MS, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    conf_expect_held_by(c, b);
-    info = conf_inspect(c, b);
+    verrou__conf_expect_held_by(c, b);
+    info = verrou__conf_inspect(c, b);
     if (info.remaining_ms != -1)
         assert_in_range(info.remaining_ms, 0, 4000);
-    conf_drop(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void stale_owner_cannot_extend_after_force(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS), *believer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS), *believer;
 
-    conf_hold(c, a);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, a));
+    verrou__conf_hold(c, a);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, a));
     EXPECT(VERROU_OK, verrou_lock_force_release(b, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
-    conf_expect_free(c, a);
+    verrou__conf_expect_free(c, a);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(a, LONG_MS, NULL, ERR));
-    conf_expect_free(c, a);
+    verrou__conf_expect_free(c, a);
 
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(a, LONG_MS, NULL, ERR));
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void lease_is_made_permanent(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 1000);
+    verrou_lock *lock = verrou__conf_lock(c, 1000);
     verrou_info info;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, VERROU_FOREVER, NULL, ERR));
     REQUIRE(verrou_lock_remaining_ms(lock) == VERROU_FOREVER);
-    conf_wait_until(verrou_now_ms() + 1100);
-    info = conf_inspect(c, lock);
+    verrou__conf_wait_until(verrou_now_ms() + 1100);
+    info = verrou__conf_inspect(c, lock);
     assert_int_equal(info.locked, 1);
     REQUIRE(info.remaining_ms == VERROU_FOREVER || info.remaining_ms == -1);
     assert_int_equal(verrou_lock_is_expired(lock), 0);
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void permanent_lease_is_made_finite(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_extend(a, SHORT_MS, NULL, ERR));
     assert_in_range(verrou_lock_remaining_ms(a), 0, SHORT_MS);
-    conf_let_expire(c, a);
+    verrou__conf_let_expire(c, a);
     assert_int_equal(verrou_lock_is_expired(a), 1);
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
 }
 
 static void extending_keeps_owner_and_fence(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     uint64_t fence;
     const char *owner;
     verrou_info info;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     fence = verrou_lock_fence(lock);
-    owner = conf_owner(c, lock);
+    owner = verrou__conf_owner(c, lock);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
     assert_int_equal(verrou_lock_fence(lock), fence);
-    assert_string_equal(conf_owner(c, lock), owner);
-    conf_expect_held_by(c, lock);
-    info = conf_inspect(c, lock);
+    assert_string_equal(verrou__conf_owner(c, lock), owner);
+    verrou__conf_expect_held_by(c, lock);
+    info = verrou__conf_inspect(c, lock);
     if (info.fence)
         assert_int_equal(info.fence, fence);
 }
@@ -192,23 +192,23 @@ static void extending_keeps_owner_and_fence(struct conf *c)
 static void bad_ttl_changes_nothing(struct conf *c)
 {
     static const int64_t bad[] = {0, -1, -30000, VERROU_MAX_MS + 1, VERROU_FOREVER - 1, VERROU_DEFAULT + 1};
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++)
         EXPECT(VERROU_EINVAL, verrou_lock_extend(lock, bad[at], NULL, ERR));
     EXPECT(VERROU_OK, verrou_lock_check(lock));
-    conf_expect_held_by(c, lock);
+    verrou__conf_expect_held_by(c, lock);
     REQUIRE(verrou_lock_remaining_ms(lock) != VERROU_FOREVER);
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void wrong_fence_cannot_extend(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 4000);
+    verrou_lock *lock = verrou__conf_lock(c, 4000);
     verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     options.fence = verrou_lock_fence(lock) + 1;
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(lock, LONG_MS, &options, ERR));
     assert_in_range(verrou_lock_remaining_ms(lock), 1, 4000);
@@ -216,7 +216,7 @@ static void wrong_fence_cannot_extend(struct conf *c)
     EXPECT(VERROU_OK, verrou_lock_extend(lock, LONG_MS, &options, ERR));
 }
 
-const struct conf_claim conf_extend_claims[] = {
+const struct conf_claim verrou__conf_extend_claims[] = {
     {"a lease is extended", lease_is_extended, 0, 0},
     {"an extended lease outlives its first end", extended_lease_outlives_its_ttl, 0, 0},
     {"a lease can be shortened", lease_is_shortened, 0, 0},

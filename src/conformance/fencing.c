@@ -19,24 +19,24 @@ static void grow(struct conf *c, verrou_lock *lock, uint64_t *last)
 
 static void grows_through_release(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     uint64_t last = 0;
 
     for (int round = 0; round < 50; round++) {
         verrou_lock *lock = round % 3 ? a : b;
 
         grow(c, lock, &last);
-        conf_drop(c, lock);
+        verrou__conf_drop(c, lock);
     }
 }
 
 static void grows_through_expiry(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 40), *b = conf_lock(c, 40);
+    verrou_lock *a = verrou__conf_lock(c, 40), *b = verrou__conf_lock(c, 40);
     uint64_t last = 0;
 
     for (int round = 0; round < 4; round++) {
-        verrou_acquire_options options = conf_waiting(c, 10);
+        verrou_acquire_options options = verrou__conf_waiting(c, 10);
         verrou_lock *lock = round % 2 ? a : b;
         verrou_info info = VERROU_INFO_INIT;
 
@@ -48,27 +48,27 @@ static void grows_through_expiry(struct conf *c)
 
 static void grows_through_force(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     uint64_t last = 0;
 
     for (int round = 0; round < 10; round++) {
         grow(c, round % 2 ? a : b, &last);
-        EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
+        EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
         if (round % 3 == 0) /* also of a key that is free already */
-            EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
+            EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
     }
 }
 
 static void grows_through_extending(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     uint64_t last = 0;
 
     for (int round = 0; round < 5; round++) {
         grow(c, lock, &last);
         EXPECT(VERROU_OK, verrou_lock_extend(lock, round % 2 ? LONG_MS : VERROU_FOREVER, NULL, ERR));
         assert_int_equal(verrou_lock_fence(lock), last);
-        conf_drop(c, lock);
+        verrou__conf_drop(c, lock);
     }
 }
 
@@ -81,27 +81,28 @@ static void grows_for_every_key(struct conf *c)
 
     for (int at = 0; at < KEYS; at++) {
         snprintf(name, sizeof name, "many/%d", at);
-        locks[at] = conf_lock_on(c, c->store, conf_key(c, name), LONG_MS);
+        locks[at] = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, name), LONG_MS);
     }
     for (int round = 0; round < 4; round++)
         for (int at = 0; at < KEYS; at++) {
             int which = round % 2 ? KEYS - 1 - at : at;
 
             grow(c, locks[which], &last[which]);
-            conf_drop(c, locks[which]);
+            verrou__conf_drop(c, locks[which]);
         }
 }
 
 static void grows_across_store_handles(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock_on(c, conf_open(c), conf_key(c, "lock"), LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS),
+                *b = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "lock"), LONG_MS);
     uint64_t last = 0;
 
     for (int round = 0; round < 40; round++) {
         verrou_lock *lock = round / 2 % 2 ? a : b;
 
         grow(c, lock, &last);
-        conf_drop(c, lock);
+        verrou__conf_drop(c, lock);
     }
 }
 
@@ -110,25 +111,25 @@ static void grows_through_reopening(struct conf *c)
     uint64_t last = 0;
 
     for (int round = 0; round < 5; round++) {
-        verrou_store *store = conf_open(c);
-        verrou_lock *lock = conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS);
+        verrou_store *store = verrou__conf_open(c);
+        verrou_lock *lock = verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS);
 
         grow(c, lock, &last);
         if (round % 2)
-            conf_drop(c, lock);
+            verrou__conf_drop(c, lock);
         else
             EXPECT(VERROU_OK, verrou_lock_force_release(lock, NULL, ERR));
-        conf_close(c, store);
+        verrou__conf_close(c, store);
     }
 }
 
 static void inspection_tells_token(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_info info, refused = VERROU_INFO_INIT;
 
-    conf_hold(c, a);
-    info = conf_inspect(c, b);
+    verrou__conf_hold(c, a);
+    info = verrou__conf_inspect(c, b);
     REQUIRE(info.fence == 0 || info.fence == verrou_lock_fence(a));
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, &refused, ERR));
     REQUIRE(refused.fence == 0 || refused.fence == verrou_lock_fence(a));
@@ -137,26 +138,26 @@ static void inspection_tells_token(struct conf *c)
 
 static void handle_tells_latest(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     uint64_t fence;
 
     assert_int_equal(verrou_lock_fence(lock), 0);
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     fence = verrou_lock_fence(lock);
     REQUIRE(fence > 0);
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
     assert_int_equal(verrou_lock_fence(lock), fence);
 }
 
 static void failed_acquire_keeps_token(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     uint64_t fence;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     fence = verrou_lock_fence(a);
-    conf_drop(c, a);
-    conf_hold(c, b);
+    verrou__conf_drop(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(a, NULL, ERR));
     assert_int_equal(verrou_lock_fence(a), fence);
     REQUIRE(verrou_lock_fence(b) > fence);
@@ -164,7 +165,7 @@ static void failed_acquire_keeps_token(struct conf *c)
 
 static void store_without_tokens_says_so(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
     EXPECT(VERROU_OK, verrou_lock_acquire_immediately(lock, &info, ERR));
@@ -173,7 +174,7 @@ static void store_without_tokens_says_so(struct conf *c)
     assert_int_equal(verrou_store_caps(c->store) & VERROU_CAP_FENCE_STORED, 0);
 }
 
-const struct conf_claim conf_fencing_claims[] = {
+const struct conf_claim verrou__conf_fencing_claims[] = {
     {"tokens grow through release", grows_through_release, 0, VERROU_CAP_FENCE},
     {"tokens grow through expiry", grows_through_expiry, 0, VERROU_CAP_FENCE},
     {"tokens grow through force-release", grows_through_force, 0, VERROU_CAP_FENCE},

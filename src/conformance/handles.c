@@ -12,10 +12,10 @@
 
 static void getters_tell_what_was_given(struct conf *c)
 {
-    const char *key = conf_key(c, "a key");
-    verrou_lock *lock = conf_lock_on(c, c->store, key, 12345),
-                *forever = conf_lock_on(c, c->store, key, VERROU_FOREVER);
-    verrou_lock *plain = conf_lock_with(c, c->store, key, NULL);
+    const char *key = verrou__conf_key(c, "a key");
+    verrou_lock *lock = verrou__conf_lock_on(c, c->store, key, 12345),
+                *forever = verrou__conf_lock_on(c, c->store, key, VERROU_FOREVER);
+    verrou_lock *plain = verrou__conf_lock_with(c, c->store, key, NULL);
 
     assert_string_equal(verrou_lock_key(lock), key);
     assert_int_equal(verrou_lock_ttl_ms(lock), 12345);
@@ -25,7 +25,7 @@ static void getters_tell_what_was_given(struct conf *c)
 
 static void fresh_handle_has_no_lease(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
     assert_int_equal(verrou_lock_is_expired(lock), 0);
     assert_int_equal(verrou_lock_remaining_ms(lock), 0);
@@ -35,9 +35,9 @@ static void fresh_handle_has_no_lease(struct conf *c)
 
 static void live_lease_is_seen(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     assert_int_equal(verrou_lock_is_expired(lock), 0);
     assert_in_range(verrou_lock_remaining_ms(lock), 1, LONG_MS);
     EXPECT(VERROU_OK, verrou_lock_check(lock));
@@ -45,10 +45,10 @@ static void live_lease_is_seen(struct conf *c)
 
 static void end_of_lease_is_seen(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
 
-    conf_hold(c, lock);
-    conf_let_expire(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_let_expire(c, lock);
     assert_int_equal(verrou_lock_is_expired(lock), 1);
     assert_int_equal(verrou_lock_remaining_ms(lock), 0);
     EXPECT(VERROU_ELOST, verrou_lock_check(lock));
@@ -56,10 +56,10 @@ static void end_of_lease_is_seen(struct conf *c)
 
 static void release_is_seen(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
-    conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
     assert_int_equal(verrou_lock_is_expired(lock), 0);
     assert_int_equal(verrou_lock_remaining_ms(lock), 0);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_check(lock));
@@ -68,10 +68,10 @@ static void release_is_seen(struct conf *c)
 /* A handle learns of a theft by being refused. */
 static void refused_extension_is_seen(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
     REQUIRE(verrou_lock_check(lock) != VERROU_OK);
     assert_int_equal(verrou_lock_remaining_ms(lock), 0);
@@ -81,11 +81,11 @@ static void refused_extension_is_seen(struct conf *c)
  * milliseconds. */
 static void local_view_is_conservative(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 5000);
+    verrou_lock *lock = verrou__conf_lock(c, 5000);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     for (int round = 0; round < 20; round++) {
-        verrou_info info = conf_inspect(c, lock);
+        verrou_info info = verrou__conf_inspect(c, lock);
         int64_t local_ms = verrou_lock_remaining_ms(lock);
 
         if (info.remaining_ms != -1)
@@ -97,23 +97,23 @@ static void local_view_is_conservative(struct conf *c)
 
 static void owner_is_known_before(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    const char *next = conf_owner(c, lock);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    const char *next = verrou__conf_owner(c, lock);
 
-    conf_hold(c, lock);
-    assert_string_equal(conf_owner(c, lock), next);
+    verrou__conf_hold(c, lock);
+    assert_string_equal(verrou__conf_owner(c, lock), next);
 }
 
 static void owner_is_known_between(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     const char *next;
 
-    conf_hold(c, lock);
-    conf_drop(c, lock);
-    next = conf_owner(c, lock);
-    conf_hold(c, lock);
-    assert_string_equal(conf_owner(c, lock), next);
+    verrou__conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
+    next = verrou__conf_owner(c, lock);
+    verrou__conf_hold(c, lock);
+    assert_string_equal(verrou__conf_owner(c, lock), next);
 }
 
 /* ---- freed and closed ---- */
@@ -130,68 +130,71 @@ static void nothing_is_freed(struct conf *c)
 
 static void freed_handle_keeps_lease(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS), *again;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS), *again;
     const char *json;
 
-    conf_hold(c, a);
-    json = conf_json(c, a);
-    conf_free(c, a);
+    verrou__conf_hold(c, a);
+    json = verrou__conf_json(c, a);
+    verrou__conf_free(c, a);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
-    again = conf_restore(c, c->store, json);
-    conf_drop(c, again);
-    conf_hold(c, b);
+    again = verrou__conf_restore(c, c->store, json);
+    verrou__conf_drop(c, again);
+    verrou__conf_hold(c, b);
 }
 
 static void closed_store_is_told(struct conf *c)
 {
-    verrou_store *store = conf_open(c);
-    verrou_lock *held = conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS);
-    verrou_lock *fresh = conf_lock_on(c, store, conf_key(c, "fresh"), LONG_MS);
+    verrou_store *store = verrou__conf_open(c);
+    verrou_lock *held = verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS);
+    verrou_lock *fresh = verrou__conf_lock_on(c, store, verrou__conf_key(c, "fresh"), LONG_MS);
 
-    conf_hold(c, held);
-    conf_close(c, store);
+    verrou__conf_hold(c, held);
+    verrou__conf_close(c, store);
     EXPECT(VERROU_ECLOSED, verrou_lock_acquire_immediately(fresh, NULL, ERR));
     EXPECT(VERROU_ECLOSED, verrou_lock_release(held, NULL, ERR));
     EXPECT(VERROU_ECLOSED, verrou_lock_extend(held, LONG_MS, NULL, ERR));
-    assert_string_equal(verrou_lock_key(held), conf_key(c, "lock"));
-    conf_free(c, held);
+    assert_string_equal(verrou_lock_key(held), verrou__conf_key(c, "lock"));
+    verrou__conf_free(c, held);
 }
 
 static void closed_store_keeps_lease(struct conf *c)
 {
-    verrou_store *store = conf_open(c);
-    verrou_lock *a = conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_store *store = verrou__conf_open(c);
+    verrou_lock *a = verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS),
+                *b = verrou__conf_lock(c, LONG_MS);
     const char *json;
 
-    conf_hold(c, a);
-    json = conf_json(c, a);
-    conf_close(c, store);
+    verrou__conf_hold(c, a);
+    json = verrou__conf_json(c, a);
+    verrou__conf_close(c, store);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
-    conf_drop(c, conf_restore(c, c->store, json));
-    conf_hold(c, b);
+    verrou__conf_drop(c, verrou__conf_restore(c, c->store, json));
+    verrou__conf_hold(c, b);
 }
 
 static void closing_ends_waits(struct conf *c)
 {
     enum { WAITS = 6 };
-    verrou_store *store = conf_open(c);
-    verrou_lock *holder = conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answers[WAITS];
+    verrou_store *store = verrou__conf_open(c);
+    verrou_lock *holder = verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answers[WAITS];
     struct conf_waiter *thread;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     for (int at = 0; at < WAITS; at++)
-        answers[at] = conf_acquire_async(c, conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS), &options);
-    thread = conf_acquire_thread(c, conf_lock_on(c, store, conf_key(c, "lock"), LONG_MS), &options);
-    conf_close(c, store);
-    conf_join(c);
+        answers[at] = verrou__conf_acquire_async(
+            c, verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS), &options);
+    thread =
+        verrou__conf_acquire_thread(c, verrou__conf_lock_on(c, store, verrou__conf_key(c, "lock"), LONG_MS), &options);
+    verrou__conf_close(c, store);
+    verrou__conf_join(c);
     EXPECT(VERROU_ECLOSED, thread->status);
     for (int at = 0; at < WAITS; at++) {
-        conf_await(c, answers[at]);
+        verrou__conf_await(c, answers[at]);
         EXPECT(VERROU_ECLOSED, answers[at]->status);
     }
-    conf_drain(c, 20);
+    verrou__conf_drain(c, 20);
     assert_int_equal(c->completions, WAITS);
 }
 
@@ -239,14 +242,14 @@ static void shared_run(void *arg)
 static void threads_share_handle(struct conf *c)
 {
     enum { THREADS = 8, ROUNDS = 20 };
-    struct shared *shared = conf_alloc(c, sizeof *shared);
+    struct shared *shared = verrou__conf_alloc(c, sizeof *shared);
 
-    shared->lock = conf_lock(c, LONG_MS);
+    shared->lock = verrou__conf_lock(c, LONG_MS);
     shared->rounds = ROUNDS;
     shared->deadline_ms = verrou_now_ms() + 4 * c->suite->patience_ms;
     for (int thread = 0; thread < THREADS; thread++)
-        conf_thread(c, shared_run, shared);
-    conf_join(c);
+        verrou__conf_thread(c, shared_run, shared);
+    verrou__conf_join(c);
     assert_int_equal(atomic_load(&shared->faults), 0);
     assert_int_equal(atomic_load(&shared->overlaps), 0);
     assert_int_equal(atomic_load(&shared->count), THREADS * ROUNDS);
@@ -270,16 +273,16 @@ static void one_of_many_releases(struct conf *c)
     enum { THREADS = 6, ROUNDS = 10 };
 
     for (int round = 0; round < ROUNDS; round++) {
-        struct releasing *releasing = conf_alloc(c, THREADS * sizeof *releasing);
-        verrou_lock *lock = conf_lock(c, LONG_MS);
+        struct releasing *releasing = verrou__conf_alloc(c, THREADS * sizeof *releasing);
+        verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
         int released = 0;
 
-        conf_hold(c, lock);
+        verrou__conf_hold(c, lock);
         for (int thread = 0; thread < THREADS; thread++) {
-            releasing[thread].lock = conf_restore(c, c->store, conf_json(c, lock));
-            conf_thread(c, releasing_run, &releasing[thread]);
+            releasing[thread].lock = verrou__conf_restore(c, c->store, verrou__conf_json(c, lock));
+            verrou__conf_thread(c, releasing_run, &releasing[thread]);
         }
-        conf_join(c);
+        verrou__conf_join(c);
         for (int thread = 0; thread < THREADS; thread++) {
             REQUIRE(releasing[thread].status == VERROU_OK || releasing[thread].status == VERROU_ENOTOWNED);
             released += releasing[thread].status == VERROU_OK;
@@ -302,7 +305,7 @@ static int child_steps(struct conf *c, verrou_lock *lock, const char *json)
         return 1;
     if (verrou_lock_extend(lock, LONG_MS, NULL, NULL) != VERROU_EFORK)
         return 2;
-    if (verrou_lock_new(c->store, conf_key(c, "child"), NULL, &own, NULL) != VERROU_OK ||
+    if (verrou_lock_new(c->store, verrou__conf_key(c, "child"), NULL, &own, NULL) != VERROU_OK ||
         verrou_lock_acquire_immediately(own, NULL, NULL) != VERROU_OK)
         return 3;
     if (verrou_lock_release(own, NULL, NULL) != VERROU_OK)
@@ -338,13 +341,13 @@ static int child_wait(pid_t child)
 
 static void child_has_no_lease(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     const char *json;
     pid_t child;
 
-    conf_key(c, "child");
-    conf_hold(c, lock);
-    json = conf_json(c, lock);
+    verrou__conf_key(c, "child");
+    verrou__conf_hold(c, lock);
+    json = verrou__conf_json(c, lock);
     fflush(NULL);
     child = fork();
     if (child == 0) {
@@ -356,18 +359,18 @@ static void child_has_no_lease(struct conf *c)
     if (c->suite->caps & VERROU_CAP_SHARED)
         EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, NULL, ERR)); /* the child has released it */
     else if (c->suite->given->flags & VERROU_CONFORMANCE_NO_STORE_STATE)
-        conf_drop(c, lock);
+        verrou__conf_drop(c, lock);
 }
 
 static void parent_goes_on_after_fork(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *waiting = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *waiting = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
     pid_t child;
 
-    conf_hold(c, lock);
-    answer = conf_acquire_async(c, waiting, &options);
+    verrou__conf_hold(c, lock);
+    answer = verrou__conf_acquire_async(c, waiting, &options);
     fflush(NULL);
     child = fork();
     if (child == 0)
@@ -375,10 +378,10 @@ static void parent_goes_on_after_fork(struct conf *c)
     REQUIRE(child > 0);
     assert_int_equal(child_wait(child), 0);
     EXPECT(VERROU_OK, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
-    conf_drop(c, lock);
-    conf_await(c, answer);
+    verrou__conf_drop(c, lock);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_drop(c, waiting);
+    verrou__conf_drop(c, waiting);
 }
 
 /* Owners drawn after a fork have to differ from the parent's. */
@@ -399,7 +402,7 @@ static void child_draws_other_owners(struct conf *c)
         ssize_t put = -1;
 
         alarm(60);
-        if (verrou_lock_new(c->store, conf_key(c, "lock"), NULL, &own, NULL) == VERROU_OK &&
+        if (verrou_lock_new(c->store, verrou__conf_key(c, "lock"), NULL, &own, NULL) == VERROU_OK &&
             verrou_lock_owner(own, &owner, NULL) == VERROU_OK)
             put = write(ends[1], owner, strlen(owner));
         _exit(put > 0 ? 0 : 1);
@@ -410,11 +413,11 @@ static void child_draws_other_owners(struct conf *c)
     REQUIRE(child > 0);
     assert_int_equal(child_wait(child), 0);
     REQUIRE(got > 32);
-    lock = conf_lock(c, LONG_MS);
-    assert_int_not_equal(strncmp(conf_owner(c, lock), theirs, 32), 0);
+    lock = verrou__conf_lock(c, LONG_MS);
+    assert_int_not_equal(strncmp(verrou__conf_owner(c, lock), theirs, 32), 0);
 }
 
-const struct conf_claim conf_handles_claims[] = {
+const struct conf_claim verrou__conf_handles_claims[] = {
     {"a handle tells its key and TTL", getters_tell_what_was_given, CONF_ANY, 0},
     {"a fresh handle has no lease", fresh_handle_has_no_lease, CONF_ANY, 0},
     {"a handle sees its live lease", live_lease_is_seen, CONF_ANY, 0},

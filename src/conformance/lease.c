@@ -10,7 +10,7 @@ static verrou_lock *kept(struct conf *c, int64_t ttl_ms, int64_t max_hold_ms)
     options.ttl_ms = ttl_ms;
     options.keep_alive = 1;
     options.max_hold_ms = max_hold_ms;
-    return conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
+    return verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
 }
 
 static verrou_call_options patiently(struct conf *c)
@@ -24,94 +24,94 @@ static verrou_call_options patiently(struct conf *c)
 /* The TTL leaves a renewal two thirds of a second to be late on a busy machine. */
 static void kept_lease_lasts(struct conf *c)
 {
-    verrou_lock *a = kept(c, 1000, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = kept(c, 1000, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
     int64_t end_ms;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     end_ms = verrou_now_ms() + 2600;
     while (verrou_now_ms() < end_ms) {
         EXPECT(VERROU_OK, verrou_lock_check(a));
         EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(b, NULL, ERR));
-        conf_wait_until(verrou_now_ms() + 100);
+        verrou__conf_wait_until(verrou_now_ms() + 100);
     }
-    conf_drop(c, a);
-    conf_expect_free(c, a);
+    verrou__conf_drop(c, a);
+    verrou__conf_expect_free(c, a);
 }
 
 static void released_lease_is_not_kept(struct conf *c)
 {
-    verrou_lock *a = kept(c, 300, VERROU_FOREVER), *b = conf_lock(c, 2 * SHORT_MS);
+    verrou_lock *a = kept(c, 300, VERROU_FOREVER), *b = verrou__conf_lock(c, 2 * SHORT_MS);
 
-    conf_hold(c, a);
-    conf_drop(c, a);
-    conf_hold(c, b);
-    conf_let_expire(c, b);
-    conf_wait_until(verrou_now_ms() + 300);
-    conf_expect_free(c, a);
+    verrou__conf_hold(c, a);
+    verrou__conf_drop(c, a);
+    verrou__conf_hold(c, b);
+    verrou__conf_let_expire(c, b);
+    verrou__conf_wait_until(verrou_now_ms() + 300);
+    verrou__conf_expect_free(c, a);
 }
 
 static void forced_lease_is_lost(struct conf *c)
 {
-    verrou_lock *a = kept(c, 900, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = kept(c, 900, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
     verrou_call_options options = patiently(c);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_force_release(b, NULL, ERR));
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ELOST, verrou_lock_wait_lost(a, &options, ERR));
     EXPECT(VERROU_ELOST, verrou_lock_check(a));
     assert_int_equal(verrou_lock_is_expired(a), 1);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(a, NULL, ERR));
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void keeping_ends_after_max_hold(struct conf *c)
 {
-    verrou_lock *a = kept(c, 300, 500), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = kept(c, 300, 500), *b = verrou__conf_lock(c, LONG_MS);
     verrou_call_options options = patiently(c);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ELOST, verrou_lock_wait_lost(a, &options, ERR));
-    conf_let_expire(c, a);
-    conf_hold(c, b);
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
 }
 
 static void freed_handle_is_not_kept(struct conf *c)
 {
-    verrou_lock *a = kept(c, 300, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = kept(c, 300, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
-    conf_free(c, a);
-    conf_let_expire(c, b);
-    conf_hold(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_free(c, a);
+    verrou__conf_let_expire(c, b);
+    verrou__conf_hold(c, b);
 }
 
 static void closed_store_keeps_nothing(struct conf *c)
 {
-    verrou_store *store = conf_open(c);
+    verrou_store *store = verrou__conf_open(c);
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
-    verrou_lock *a, *b = conf_lock(c, LONG_MS);
+    verrou_lock *a, *b = verrou__conf_lock(c, LONG_MS);
 
     options.ttl_ms = 300;
     options.keep_alive = 1;
-    a = conf_lock_with(c, store, conf_key(c, "lock"), &options);
-    conf_hold(c, a);
-    conf_close(c, store);
-    conf_let_expire(c, b);
-    conf_hold(c, b);
+    a = verrou__conf_lock_with(c, store, verrou__conf_key(c, "lock"), &options);
+    verrou__conf_hold(c, a);
+    verrou__conf_close(c, store);
+    verrou__conf_let_expire(c, b);
+    verrou__conf_hold(c, b);
 }
 
 static void restored_lease_is_kept(struct conf *c)
 {
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
-    verrou_lock *a = conf_lock(c, 1000), *again = NULL;
+    verrou_lock *a = verrou__conf_lock(c, 1000), *again = NULL;
     verrou_status kept_status, released;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     options.keep_alive = 1;
-    EXPECT(VERROU_OK, verrou_lock_restore(c->store, conf_json(c, a), &options, &again, ERR));
-    conf_wait_until(verrou_now_ms() + 1800);
+    EXPECT(VERROU_OK, verrou_lock_restore(c->store, verrou__conf_json(c, a), &options, &again, ERR));
+    verrou__conf_wait_until(verrou_now_ms() + 1800);
     kept_status = verrou_lock_check(again);
     released = verrou_lock_release(again, NULL, ERR);
     verrou_lock_free(again);
@@ -123,35 +123,35 @@ static void extend_during_keeping(struct conf *c)
 {
     verrou_lock *lock = kept(c, 600, VERROU_FOREVER);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     for (int round = 0; round < 40; round++) {
         EXPECT(VERROU_OK, verrou_lock_extend(lock, LONG_MS, NULL, ERR));
-        conf_wait_until(verrou_now_ms() + 10);
+        verrou__conf_wait_until(verrou_now_ms() + 10);
     }
     /* No renewal that was under way may have put the earlier end back. */
     assert_in_range(verrou_lock_remaining_ms(lock), 601, LONG_MS);
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 /* ---- waiting for the end ---- */
 
 static void nothing_to_wait_for(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
     EXPECT(VERROU_ENOTOWNED, verrou_lock_wait_lost(lock, NULL, ERR));
-    conf_hold(c, lock);
-    conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_wait_lost(lock, NULL, ERR));
 }
 
 static void wait_ends_with_lease(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
     verrou_call_options options = patiently(c);
     int64_t start_ms = verrou_now_ms();
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_ELOST, verrou_lock_wait_lost(lock, &options, ERR));
     assert_int_equal(verrou_lock_is_expired(lock), 1);
     REQUIRE(verrou_now_ms() - start_ms >= SHORT_MS - 2);
@@ -159,17 +159,17 @@ static void wait_ends_with_lease(struct conf *c)
 
 static void wait_has_a_limit(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     options.timeout_ms = 40;
     EXPECT(VERROU_ECANCELED, verrou_lock_wait_lost(lock, &options, ERR));
     EXPECT(VERROU_OK, verrou_lock_check(lock));
     options.timeout_ms = NEVER_MS;
     options.deadline_ms = verrou_now_ms() + 40;
     EXPECT(VERROU_ECANCELED, verrou_lock_wait_lost(lock, &options, ERR));
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 struct watching {
@@ -188,38 +188,38 @@ static void watching_run(void *arg)
 /* ENOTOWNED is what the thread sees if it starts so late that the lock is released already. */
 static void wait_ends_with_release(struct conf *c)
 {
-    struct watching *watching = conf_alloc(c, sizeof *watching);
+    struct watching *watching = verrou__conf_alloc(c, sizeof *watching);
 
-    watching->lock = conf_lock(c, LONG_MS);
+    watching->lock = verrou__conf_lock(c, LONG_MS);
     watching->options = patiently(c);
-    conf_hold(c, watching->lock);
-    conf_thread(c, watching_run, watching);
-    conf_wait_until(verrou_now_ms() + 30);
-    conf_drop(c, watching->lock);
-    conf_join(c);
+    verrou__conf_hold(c, watching->lock);
+    verrou__conf_thread(c, watching_run, watching);
+    verrou__conf_wait_until(verrou_now_ms() + 30);
+    verrou__conf_drop(c, watching->lock);
+    verrou__conf_join(c);
     REQUIRE(watching->status == VERROU_OK || watching->status == VERROU_ENOTOWNED);
 }
 
 static void extension_moves_end(struct conf *c)
 {
-    struct watching *watching = conf_alloc(c, sizeof *watching);
+    struct watching *watching = verrou__conf_alloc(c, sizeof *watching);
 
-    watching->lock = conf_lock(c, 2000);
+    watching->lock = verrou__conf_lock(c, 2000);
     watching->options = patiently(c);
     watching->options.timeout_ms = 2500;
-    conf_hold(c, watching->lock);
+    verrou__conf_hold(c, watching->lock);
     EXPECT(VERROU_OK, verrou_lock_extend(watching->lock, LONG_MS, NULL, ERR));
-    conf_thread(c, watching_run, watching);
-    conf_join(c);
+    verrou__conf_thread(c, watching_run, watching);
+    verrou__conf_join(c);
     EXPECT(VERROU_ECANCELED, watching->status);
     EXPECT(VERROU_OK, verrou_lock_extend(watching->lock, SHORT_MS, NULL, ERR));
     watching->options = patiently(c);
-    conf_thread(c, watching_run, watching);
-    conf_join(c);
+    verrou__conf_thread(c, watching_run, watching);
+    verrou__conf_join(c);
     EXPECT(VERROU_ELOST, watching->status);
 }
 
-const struct conf_claim conf_lease_claims[] = {
+const struct conf_claim verrou__conf_lease_claims[] = {
     {"a lease that is kept alive outlasts its TTL", kept_lease_lasts, 0, 0},
     {"a released lease is not kept alive", released_lease_is_not_kept, 0, 0},
     {"a kept lease that is forced is reported as lost", forced_lease_is_lost, 0, 0},

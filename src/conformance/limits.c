@@ -33,12 +33,12 @@ static void bad_ttl_is_refused(struct conf *c)
 
     for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++) {
         options.ttl_ms = bad[at];
-        EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+        EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
     }
     options.ttl_ms = VERROU_MAX_MS;
-    EXPECT(VERROU_OK, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_OK, try_lock(c, verrou__conf_key(c, "lock"), &options));
     options.ttl_ms = 1;
-    EXPECT(VERROU_OK, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_OK, try_lock(c, verrou__conf_key(c, "lock"), &options));
 }
 
 static void bad_defaults_are_refused(struct conf *c)
@@ -51,35 +51,35 @@ static void bad_defaults_are_refused(struct conf *c)
 
         attempts.attempts = delay.delay_ms = timeout.timeout_ms = hold.max_hold_ms = bad[at];
         hold.keep_alive = 1;
-        EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &attempts));
-        EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &delay));
-        EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &hold));
+        EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &attempts));
+        EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &delay));
+        EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &hold));
         if (bad[at] != 0)
-            EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &timeout));
+            EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &timeout));
     }
 }
 
 /* The original skipped its loop on 0 attempts and reported success. */
 static void no_attempts_acquire_nothing(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
 
     options.attempts = 0;
     EXPECT(VERROU_EINVAL, verrou_lock_acquire(a, &options, NULL, ERR));
-    conf_expect_free(c, a);
-    conf_hold(c, a);
+    verrou__conf_expect_free(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_EINVAL, verrou_lock_acquire(b, &options, NULL, ERR));
     EXPECT(VERROU_EINVAL, verrou_lock_acquire(a, &options, NULL, ERR));
     EXPECT(VERROU_OK, verrou_lock_check(a));
-    conf_expect_held_by(c, a);
-    conf_drop(c, a);
+    verrou__conf_expect_held_by(c, a);
+    verrou__conf_drop(c, a);
 }
 
 static void bad_numbers_acquire_nothing(struct conf *c)
 {
     static const int64_t bad[] = {-1, -250, VERROU_DEFAULT + 1};
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options zero = VERROU_ACQUIRE_OPTIONS_INIT;
 
     for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++) {
@@ -93,16 +93,16 @@ static void bad_numbers_acquire_nothing(struct conf *c)
     }
     zero.delay_ms = 0;
     EXPECT(VERROU_EINVAL, verrou_lock_acquire(lock, &zero, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void bad_call_limits_are_refused(struct conf *c)
 {
     static const int64_t bad[] = {0, -1, VERROU_DEFAULT + 1};
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info info = VERROU_INFO_INIT;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++) {
         verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
 
@@ -113,7 +113,7 @@ static void bad_call_limits_are_refused(struct conf *c)
         EXPECT(VERROU_EINVAL, verrou_lock_inspect(lock, &options, &info, ERR));
     }
     EXPECT(VERROU_OK, verrou_lock_check(lock));
-    conf_drop(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 /* ---- texts ---- */
@@ -162,13 +162,13 @@ static void bad_owners_are_refused(struct conf *c)
     char owner[VERROU_MAX_OWNER + 2];
 
     options.owner = "";
-    EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
     repeat(owner, 'o', VERROU_MAX_OWNER + 1);
     options.owner = owner;
-    EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
     for (size_t at = 0; at < sizeof invalid_utf8 / sizeof invalid_utf8[0]; at++) {
         options.owner = invalid_utf8[at];
-        EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+        EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
     }
 }
 
@@ -179,20 +179,20 @@ static void bad_labels_are_refused(struct conf *c)
 
     repeat(label, 'l', 65);
     options.label = label;
-    EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
     repeat(label, 'l', 64);
-    EXPECT(VERROU_OK, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_OK, try_lock(c, verrou__conf_key(c, "lock"), &options));
     options.label = "l\xff";
-    EXPECT(VERROU_EINVAL, try_lock(c, conf_key(c, "lock"), &options));
+    EXPECT(VERROU_EINVAL, try_lock(c, verrou__conf_key(c, "lock"), &options));
 }
 
 /* The longest key that fits beside the store's prefix, starting with this run's own text. */
 static size_t longest_key(struct conf *c, char key[VERROU_MAX_KEY + 1])
 {
-    size_t length = VERROU_MAX_KEY, begin = strlen(conf_key(c, "long"));
+    size_t length = VERROU_MAX_KEY, begin = strlen(verrou__conf_key(c, "long"));
 
     repeat(key, 'k', VERROU_MAX_KEY);
-    memcpy(key, conf_key(c, "long"), begin);
+    memcpy(key, verrou__conf_key(c, "long"), begin);
     while (length > begin && try_lock(c, key, NULL) == VERROU_EINVAL)
         key[--length] = 0;
     REQUIRE(length > begin);
@@ -207,33 +207,33 @@ static void longest_keys_differ_at_the_end(struct conf *c)
 
     memcpy(other, key, sizeof other);
     other[length - 1] = 'z';
-    a = conf_lock_on(c, c->store, conf_key_exact(c, key), LONG_MS);
-    b = conf_lock_on(c, c->store, conf_key_exact(c, other), LONG_MS);
-    again = conf_lock_on(c, c->store, conf_key_exact(c, key), LONG_MS);
-    conf_hold(c, a);
-    conf_hold(c, b);
+    a = verrou__conf_lock_on(c, c->store, verrou__conf_key_exact(c, key), LONG_MS);
+    b = verrou__conf_lock_on(c, c->store, verrou__conf_key_exact(c, other), LONG_MS);
+    again = verrou__conf_lock_on(c, c->store, verrou__conf_key_exact(c, key), LONG_MS);
+    verrou__conf_hold(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(again, NULL, ERR));
-    conf_drop(c, a);
-    conf_expect_free(c, again);
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_drop(c, a);
+    verrou__conf_expect_free(c, again);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 /* 255 bytes, not 255 characters. */
 static void longest_key_is_counted_in_bytes(struct conf *c)
 {
     char key[VERROU_MAX_KEY + 1];
-    size_t length = longest_key(c, key), at = strlen(conf_key(c, "long"));
+    size_t length = longest_key(c, key), at = strlen(verrou__conf_key(c, "long"));
     verrou_lock *lock;
 
     while (at + 4 <= length) {
         memcpy(key + at, "\xf0\x9f\x94\x92", 4);
         at += 4;
     }
-    lock = conf_lock_on(c, c->store, conf_key_exact(c, key), LONG_MS);
-    conf_hold(c, lock);
-    conf_expect_held_by(c, lock);
-    conf_drop(c, lock);
+    lock = verrou__conf_lock_on(c, c->store, verrou__conf_key_exact(c, key), LONG_MS);
+    verrou__conf_hold(c, lock);
+    verrou__conf_expect_held_by(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void longest_owner_works(struct conf *c)
@@ -247,11 +247,12 @@ static void longest_owner_works(struct conf *c)
     other[VERROU_MAX_OWNER - 1] = 'x';
     options.owner = owner;
     options.ttl_ms = LONG_MS;
-    lock = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
-    conf_hold(c, lock);
-    conf_expect_held_by(c, lock);
-    EXPECT(VERROU_ENOTOWNED, verrou_lock_release(conf_believer(c, c->store, conf_key(c, "lock"), other), NULL, ERR));
-    conf_drop(c, lock);
+    lock = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
+    verrou__conf_hold(c, lock);
+    verrou__conf_expect_held_by(c, lock);
+    EXPECT(VERROU_ENOTOWNED,
+           verrou_lock_release(verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), other), NULL, ERR));
+    verrou__conf_drop(c, lock);
 }
 
 /* All are held at once, by an owner each: so no two of them are one lock. */
@@ -261,15 +262,15 @@ static void hold_all(struct conf *c, const char *const *names, size_t count)
 
     REQUIRE(count <= 64);
     for (size_t at = 0; at < count; at++) {
-        locks[at] = conf_lock_on(c, c->store, conf_key(c, names[at]), LONG_MS);
-        conf_hold(c, locks[at]);
+        locks[at] = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, names[at]), LONG_MS);
+        verrou__conf_hold(c, locks[at]);
     }
     for (size_t at = 0; at < count; at++) {
-        conf_expect_held_by(c, locks[at]);
-        conf_drop(c, locks[at]);
-        conf_expect_free(c, locks[at]);
+        verrou__conf_expect_held_by(c, locks[at]);
+        verrou__conf_drop(c, locks[at]);
+        verrou__conf_expect_free(c, locks[at]);
         if (at + 1 < count)
-            conf_expect_held_by(c, locks[at + 1]);
+            verrou__conf_expect_held_by(c, locks[at + 1]);
     }
 }
 
@@ -388,7 +389,7 @@ static void null_arguments_are_refused(struct conf *c)
     EXPECT(VERROU_EINVAL, verrou_store_force_release(c->store, NULL, NULL, ERR));
 }
 
-const struct conf_claim conf_limits_claims[] = {
+const struct conf_claim verrou__conf_limits_claims[] = {
     {"a TTL out of range is refused", bad_ttl_is_refused, CONF_ANY, 0},
     {"retry defaults out of range are refused", bad_defaults_are_refused, CONF_ANY, 0},
     {"0 attempts are refused and acquire nothing", no_attempts_acquire_nothing, 0, 0},

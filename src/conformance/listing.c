@@ -8,7 +8,7 @@ static void free_key_is_inspected(struct conf *c)
 {
     verrou_info info = VERROU_INFO_INIT;
 
-    EXPECT(VERROU_OK, verrou_store_inspect(c->store, conf_key(c, "lock"), NULL, &info, ERR));
+    EXPECT(VERROU_OK, verrou_store_inspect(c->store, verrou__conf_key(c, "lock"), NULL, &info, ERR));
     assert_int_equal(info.locked, 0);
     assert_string_equal(info.owner, "");
     assert_int_equal(info.remaining_ms, 0);
@@ -17,12 +17,12 @@ static void free_key_is_inspected(struct conf *c)
 
 static void held_key_is_inspected(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info by_key = VERROU_INFO_INIT, by_lock;
 
-    conf_hold(c, lock);
-    EXPECT(VERROU_OK, verrou_store_inspect(c->store, conf_key(c, "lock"), NULL, &by_key, ERR));
-    by_lock = conf_inspect(c, lock);
+    verrou__conf_hold(c, lock);
+    EXPECT(VERROU_OK, verrou_store_inspect(c->store, verrou__conf_key(c, "lock"), NULL, &by_key, ERR));
+    by_lock = verrou__conf_inspect(c, lock);
     assert_int_equal(by_key.locked, 1);
     assert_int_equal(by_lock.locked, 1);
     assert_string_equal(by_key.owner, by_lock.owner);
@@ -33,12 +33,12 @@ static void held_key_is_inspected(struct conf *c)
 
 static void ended_lease_is_inspected_as_free(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
     verrou_info info;
 
-    conf_hold(c, lock);
-    conf_let_expire(c, lock);
-    info = conf_inspect(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_let_expire(c, lock);
+    info = verrou__conf_inspect(c, lock);
     assert_int_equal(info.locked, 0);
     assert_string_equal(info.owner, "");
     assert_int_equal(info.remaining_ms, 0);
@@ -47,12 +47,12 @@ static void ended_lease_is_inspected_as_free(struct conf *c)
 
 static void released_lease_is_inspected_as_free(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_info info;
 
-    conf_hold(c, lock);
-    conf_drop(c, lock);
-    info = conf_inspect(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
+    info = verrou__conf_inspect(c, lock);
     assert_int_equal(info.locked, 0);
     assert_string_equal(info.owner, "");
     assert_int_equal(info.fence, 0);
@@ -60,14 +60,14 @@ static void released_lease_is_inspected_as_free(struct conf *c)
 
 static void inspecting_changes_nothing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
     for (int round = 0; round < 5; round++)
-        conf_expect_free(c, lock);
-    conf_hold(c, lock);
+        verrou__conf_expect_free(c, lock);
+    verrou__conf_hold(c, lock);
     for (int round = 0; round < 5; round++)
-        conf_expect_held_by(c, lock);
-    conf_drop(c, lock);
+        verrou__conf_expect_held_by(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 /* ---- listings ---- */
@@ -95,7 +95,7 @@ static int listing_add(void *user, const char *key, const verrou_info *info)
 
 static struct listing *list(struct conf *c, const char *prefix)
 {
-    struct listing *listing = conf_alloc(c, sizeof *listing);
+    struct listing *listing = verrou__conf_alloc(c, sizeof *listing);
 
     EXPECT(VERROU_OK, verrou_store_list(c->store, prefix, NULL, listing_add, listing, ERR));
     return listing;
@@ -103,9 +103,9 @@ static struct listing *list(struct conf *c, const char *prefix)
 
 static verrou_lock *hold_named(struct conf *c, const char *name, int64_t ttl_ms)
 {
-    verrou_lock *lock = conf_lock_on(c, c->store, conf_key(c, name), ttl_ms);
+    verrou_lock *lock = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, name), ttl_ms);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     return lock;
 }
 
@@ -117,23 +117,23 @@ static void live_locks_are_listed_in_order(struct conf *c)
 
     for (size_t at = 0; at < 6; at++)
         hold_named(c, names[at], LONG_MS);
-    listing = list(c, conf_key(c, "l/"));
+    listing = list(c, verrou__conf_key(c, "l/"));
     assert_int_equal(listing->count, 6);
     for (size_t at = 0; at < 6; at++)
-        assert_string_equal(listing->keys[at], conf_key(c, sorted[at]));
+        assert_string_equal(listing->keys[at], verrou__conf_key(c, sorted[at]));
 }
 
 static void listing_tells_holders(struct conf *c)
 {
     verrou_lock *a = hold_named(c, "l/a", LONG_MS), *b = hold_named(c, "l/b", VERROU_FOREVER);
-    struct listing *listing = list(c, conf_key(c, "l/"));
+    struct listing *listing = list(c, verrou__conf_key(c, "l/"));
 
     assert_int_equal(listing->count, 2);
     assert_int_equal(listing->infos[0].locked, 1);
-    assert_string_equal(listing->infos[0].owner, conf_owner(c, a));
+    assert_string_equal(listing->infos[0].owner, verrou__conf_owner(c, a));
     assert_in_range(listing->infos[0].remaining_ms, 1, LONG_MS);
     REQUIRE(listing->infos[0].fence == 0 || listing->infos[0].fence == verrou_lock_fence(a));
-    assert_string_equal(listing->infos[1].owner, conf_owner(c, b));
+    assert_string_equal(listing->infos[1].owner, verrou__conf_owner(c, b));
     REQUIRE(listing->infos[1].remaining_ms == VERROU_FOREVER);
 }
 
@@ -144,12 +144,12 @@ static void only_live_locks_are_listed(struct conf *c)
 
     hold_named(c, "l/forced", LONG_MS);
     hold_named(c, "l/live", LONG_MS);
-    conf_drop(c, released);
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "l/forced"), NULL, ERR));
-    conf_let_expire(c, expired);
-    listing = list(c, conf_key(c, "l/"));
+    verrou__conf_drop(c, released);
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "l/forced"), NULL, ERR));
+    verrou__conf_let_expire(c, expired);
+    listing = list(c, verrou__conf_key(c, "l/"));
     assert_int_equal(listing->count, 1);
-    assert_string_equal(listing->keys[0], conf_key(c, "l/live"));
+    assert_string_equal(listing->keys[0], verrou__conf_key(c, "l/live"));
 }
 
 /* A prefix is a text: no pattern of SQL or of a shell, and case counts. */
@@ -165,15 +165,15 @@ static void prefix_is_no_pattern(struct conf *c)
 
         strcpy(name, names[at]);
         name[strlen(name) - 1] = 0;
-        listing = list(c, conf_key(c, name));
+        listing = list(c, verrou__conf_key(c, name));
         assert_int_equal(listing->count, 1);
-        assert_string_equal(listing->keys[0], conf_key(c, names[at]));
+        assert_string_equal(listing->keys[0], verrou__conf_key(c, names[at]));
     }
 }
 
 static void nothing_is_listed(struct conf *c)
 {
-    assert_int_equal(list(c, conf_key(c, "nothing/"))->count, 0);
+    assert_int_equal(list(c, verrou__conf_key(c, "nothing/"))->count, 0);
 }
 
 static int find(void *user, const char *key, const verrou_info *info)
@@ -188,7 +188,7 @@ static int find(void *user, const char *key, const verrou_info *info)
 
 static void all_are_listed(struct conf *c)
 {
-    const char *no_prefix = conf_key(c, "l/a"), *empty_prefix = no_prefix;
+    const char *no_prefix = verrou__conf_key(c, "l/a"), *empty_prefix = no_prefix;
 
     hold_named(c, "l/a", LONG_MS);
     EXPECT(VERROU_OK, verrou_store_list(c->store, NULL, NULL, find, &no_prefix, ERR));
@@ -199,25 +199,25 @@ static void all_are_listed(struct conf *c)
 
 static void listing_is_stopped(struct conf *c)
 {
-    struct listing *listing = conf_alloc(c, sizeof *listing);
+    struct listing *listing = verrou__conf_alloc(c, sizeof *listing);
 
     hold_named(c, "l/a", LONG_MS);
     hold_named(c, "l/b", LONG_MS);
     hold_named(c, "l/c", LONG_MS);
     listing->stop_at = 2;
-    EXPECT(VERROU_OK, verrou_store_list(c->store, conf_key(c, "l/"), NULL, listing_add, listing, ERR));
+    EXPECT(VERROU_OK, verrou_store_list(c->store, verrou__conf_key(c, "l/"), NULL, listing_add, listing, ERR));
     assert_int_equal(listing->count, 2);
 }
 
 static void listing_is_not_supported(struct conf *c)
 {
-    struct listing *listing = conf_alloc(c, sizeof *listing);
+    struct listing *listing = verrou__conf_alloc(c, sizeof *listing);
 
     EXPECT(VERROU_ENOTSUP, verrou_store_list(c->store, NULL, NULL, listing_add, listing, ERR));
     assert_int_equal(listing->count, 0);
 }
 
-const struct conf_claim conf_listing_claims[] = {
+const struct conf_claim verrou__conf_listing_claims[] = {
     {"a free key is inspected as such", free_key_is_inspected, 0, 0},
     {"a held key is inspected as such", held_key_is_inspected, 0, 0},
     {"a lease that ran out is inspected as free", ended_lease_is_inspected_as_free, 0, 0},

@@ -63,7 +63,7 @@ static void work(void *arg)
 
 static struct worker *worker_new(struct conf *c, struct ground *ground, verrou_lock *lock, int rounds, int64_t delay_ms)
 {
-    struct worker *worker = conf_alloc(c, sizeof *worker);
+    struct worker *worker = verrou__conf_alloc(c, sizeof *worker);
 
     worker->ground = ground;
     worker->lock = lock;
@@ -85,24 +85,26 @@ static void check(struct ground *ground, long expected)
 static void threads_exclude_each_other(struct conf *c)
 {
     enum { THREADS = 8, ROUNDS = 40 };
-    struct ground *ground = conf_alloc(c, sizeof *ground);
+    struct ground *ground = verrou__conf_alloc(c, sizeof *ground);
 
     for (int at = 0; at < THREADS; at++)
-        conf_thread(c, work, worker_new(c, ground, conf_lock(c, LONG_MS), ROUNDS, NEVER_MS));
-    conf_join(c);
+        verrou__conf_thread(c, work, worker_new(c, ground, verrou__conf_lock(c, LONG_MS), ROUNDS, NEVER_MS));
+    verrou__conf_join(c);
     check(ground, (long)THREADS * ROUNDS);
 }
 
 static void store_handles_exclude_each_other(struct conf *c)
 {
     enum { THREADS = 6, ROUNDS = 20 };
-    struct ground *ground = conf_alloc(c, sizeof *ground);
-    verrou_store *stores[3] = {c->store, conf_open(c), conf_open(c)};
+    struct ground *ground = verrou__conf_alloc(c, sizeof *ground);
+    verrou_store *stores[3] = {c->store, verrou__conf_open(c), verrou__conf_open(c)};
 
     for (int at = 0; at < THREADS; at++)
-        conf_thread(c, work,
-                    worker_new(c, ground, conf_lock_on(c, stores[at % 3], conf_key(c, "lock"), LONG_MS), ROUNDS, 5));
-    conf_join(c);
+        verrou__conf_thread(c, work,
+                            worker_new(c, ground,
+                                       verrou__conf_lock_on(c, stores[at % 3], verrou__conf_key(c, "lock"), LONG_MS),
+                                       ROUNDS, 5));
+    verrou__conf_join(c);
     check(ground, (long)THREADS * ROUNDS);
 }
 
@@ -117,7 +119,7 @@ static int child_work(struct conf *c, struct ground *ground, int rounds)
     alarm(120);
     worker.deadline_ms = verrou_now_ms() + 4 * c->suite->patience_ms;
     if (given->open(given->user, &store, NULL) == VERROU_OK &&
-        verrou_lock_new(store, conf_key(c, "lock"), NULL, &worker.lock, NULL) == VERROU_OK) {
+        verrou_lock_new(store, verrou__conf_key(c, "lock"), NULL, &worker.lock, NULL) == VERROU_OK) {
         work(&worker);
         failed = 0;
     }
@@ -135,7 +137,7 @@ static void processes_exclude_each_other(struct conf *c)
     int failed = 0;
 
     REQUIRE(ground != MAP_FAILED);
-    conf_key(c, "lock");
+    verrou__conf_key(c, "lock");
     fflush(NULL);
     for (int at = 0; at < CHILDREN; at++) {
         children[at] = fork();
@@ -176,21 +178,21 @@ static void stale_run(void *arg)
 /* A former owner that hammers the store with releases and extensions never touches what others do. */
 static void stale_owner_does_no_harm(struct conf *c)
 {
-    struct stale *stale = conf_alloc(c, sizeof *stale);
-    verrou_lock *former = conf_lock(c, SHORT_MS), *lock = conf_lock(c, LONG_MS);
+    struct stale *stale = verrou__conf_alloc(c, sizeof *stale);
+    verrou_lock *former = verrou__conf_lock(c, SHORT_MS), *lock = verrou__conf_lock(c, LONG_MS);
     int faults = 0;
 
-    conf_hold(c, former);
-    stale->lock = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, former));
-    conf_let_expire(c, former);
-    conf_thread(c, stale_run, stale);
+    verrou__conf_hold(c, former);
+    stale->lock = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, former));
+    verrou__conf_let_expire(c, former);
+    verrou__conf_thread(c, stale_run, stale);
     for (int round = 0; round < 60; round++) {
         faults += verrou_lock_acquire_immediately(lock, NULL, NULL) != VERROU_OK;
         faults += verrou_lock_extend(lock, LONG_MS, NULL, NULL) != VERROU_OK;
         faults += verrou_lock_release(lock, NULL, NULL) != VERROU_OK;
     }
     atomic_store(&stale->stop, 1);
-    conf_join(c);
+    verrou__conf_join(c);
     assert_int_equal(faults, 0);
     assert_int_equal(atomic_load(&stale->harm), 0);
 }
@@ -204,20 +206,20 @@ static void cancel_run(void *arg)
 static void cancel_crosses_grant(struct conf *c)
 {
     for (int round = 0; round < 40; round++) {
-        verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-        verrou_acquire_options options = conf_waiting(c, NEVER_MS), after = conf_waiting(c, 20);
-        struct conf_answer *answer;
+        verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+        verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS), after = verrou__conf_waiting(c, 20);
+        struct verrou__conf_answer *answer;
 
         EXPECT(VERROU_OK, verrou_lock_acquire(a, &after, NULL, ERR));
-        options.cancel = conf_cancel(c);
-        answer = conf_acquire_async(c, b, &options);
-        conf_thread(c, cancel_run, options.cancel);
-        conf_drop(c, a);
-        conf_join(c);
-        conf_await(c, answer);
+        options.cancel = verrou__conf_cancel(c);
+        answer = verrou__conf_acquire_async(c, b, &options);
+        verrou__conf_thread(c, cancel_run, options.cancel);
+        verrou__conf_drop(c, a);
+        verrou__conf_join(c);
+        verrou__conf_await(c, answer);
         REQUIRE(answer->status == VERROU_OK || answer->status == VERROU_ECANCELED);
         if (answer->status == VERROU_OK)
-            conf_drop(c, b);
+            verrou__conf_drop(c, b);
         else
             EXPECT(VERROU_ENOTOWNED, verrou_lock_check(b));
     }
@@ -230,21 +232,21 @@ static void cancel_crosses_grant(struct conf *c)
 static void timeout_crosses_release(struct conf *c)
 {
     for (int round = 0; round < 40; round++) {
-        verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-        verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT, after = conf_waiting(c, 20);
-        struct conf_answer *answer;
+        verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+        verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT, after = verrou__conf_waiting(c, 20);
+        struct verrou__conf_answer *answer;
 
         EXPECT(VERROU_OK, verrou_lock_acquire(a, &after, NULL, ERR));
         options.timeout_ms = 1 + round % 3;
         options.delay_ms = NEVER_MS;
-        answer = conf_acquire_async(c, b, &options);
-        conf_wait_until(verrou_now_ms() + 1 + round % 3);
-        conf_drop(c, a);
-        conf_await(c, answer);
+        answer = verrou__conf_acquire_async(c, b, &options);
+        verrou__conf_wait_until(verrou_now_ms() + 1 + round % 3);
+        verrou__conf_drop(c, a);
+        verrou__conf_await(c, answer);
         if (answer->status != VERROU_OK && answer->status != VERROU_EUNKNOWN && answer->status != VERROU_ESTORAGE)
             EXPECT(VERROU_ENOTACQUIRED, answer->status);
         if (answer->status == VERROU_OK)
-            conf_drop(c, b);
+            verrou__conf_drop(c, b);
     }
 }
 
@@ -255,17 +257,17 @@ static void one_takes_over(struct conf *c)
 
     for (int round = 0; round < 5; round++) {
         struct conf_waiter *waiters[THREADS];
-        verrou_lock *former = conf_lock(c, 60);
+        verrou_lock *former = verrou__conf_lock(c, 60);
         verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
         int got = 0;
 
         options.attempts = 1;
-        EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
-        conf_hold(c, former);
-        conf_let_expire(c, former);
+        EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
+        verrou__conf_hold(c, former);
+        verrou__conf_let_expire(c, former);
         for (int at = 0; at < THREADS; at++)
-            waiters[at] = conf_acquire_thread(c, conf_lock(c, LONG_MS), &options);
-        conf_join(c);
+            waiters[at] = verrou__conf_acquire_thread(c, verrou__conf_lock(c, LONG_MS), &options);
+        verrou__conf_join(c);
         for (int at = 0; at < THREADS; at++) {
             REQUIRE(waiters[at]->status == VERROU_OK || waiters[at]->status == VERROU_ENOTACQUIRED);
             got += waiters[at]->status == VERROU_OK;
@@ -274,7 +276,7 @@ static void one_takes_over(struct conf *c)
     }
 }
 
-const struct conf_claim conf_races_claims[] = {
+const struct conf_claim verrou__conf_races_claims[] = {
     {"threads exclude each other", threads_exclude_each_other, 0, 0},
     {"store handles exclude each other", store_handles_exclude_each_other, CONF_REOPEN, 0},
     {"processes exclude each other", processes_exclude_each_other, CONF_REOPEN, VERROU_CAP_SHARED},

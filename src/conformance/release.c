@@ -1,60 +1,60 @@
 /*
  * release.c - claims about giving a lock back, by its owner, by somebody else, and by force. A handle often knows by
  * itself that it has nothing to release; the claims that matter use handles which believe in their lease
- * (conf_believer), so that the store has to know.
+ * (verrou__conf_believer), so that the store has to know.
  */
 #include "conf.h"
 
 static void own_lease_is_released(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
-    conf_drop(c, lock);
-    conf_expect_free(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void released_lock_is_acquired(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
-    conf_drop(c, a);
-    conf_hold(c, b);
-    conf_expect_held_by(c, b);
+    verrou__conf_hold(c, a);
+    verrou__conf_drop(c, a);
+    verrou__conf_hold(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 static void never_acquired(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    verrou_lock *believer = conf_believer(c, c->store, conf_key(c, "lock"), "nobody");
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), "nobody");
 
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void released_twice(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *believer;
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *believer;
 
-    conf_hold(c, lock);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, lock));
-    conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, lock));
+    verrou__conf_drop(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
 }
 
 static void other_owner_cannot_release(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_lock *believer = conf_believer(c, c->store, conf_key(c, "lock"), "somebody else");
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), "somebody else");
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(b, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
-    conf_expect_held_by(c, a);
-    conf_drop(c, a);
+    verrou__conf_expect_held_by(c, a);
+    verrou__conf_drop(c, a);
 }
 
 /* Owners are compared byte by byte, as keys are. */
@@ -67,156 +67,156 @@ static void similar_owner_cannot_release(struct conf *c)
 
     options.owner = "Owner";
     options.ttl_ms = LONG_MS;
-    lock = conf_lock_with(c, c->store, conf_key(c, "lock"), &options);
-    conf_hold(c, lock);
+    lock = verrou__conf_lock_with(c, c->store, verrou__conf_key(c, "lock"), &options);
+    verrou__conf_hold(c, lock);
     for (size_t at = 0; at < sizeof similar / sizeof similar[0]; at++) {
-        verrou_lock *believer = conf_believer(c, c->store, conf_key(c, "lock"), similar[at]);
+        verrou_lock *believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), similar[at]);
 
         EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
         EXPECT(VERROU_ENOTOWNED, verrou_lock_extend(believer, LONG_MS, NULL, ERR));
     }
-    conf_expect_held_by(c, lock);
-    conf_drop(c, lock);
+    verrou__conf_expect_held_by(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void expired_lease_is_not_released(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS), *believer;
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS), *believer;
 
-    conf_hold(c, lock);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, lock));
-    conf_let_expire(c, lock);
+    verrou__conf_hold(c, lock);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, lock));
+    verrou__conf_let_expire(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
 }
 
 static void stale_owner_cannot_release(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, SHORT_MS), *b = conf_lock(c, LONG_MS), *believer;
+    verrou_lock *a = verrou__conf_lock(c, SHORT_MS), *b = verrou__conf_lock(c, LONG_MS), *believer;
 
-    conf_hold(c, a);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, a));
-    conf_let_expire(c, a);
-    conf_hold(c, b);
+    verrou__conf_hold(c, a);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, a));
+    verrou__conf_let_expire(c, a);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(a, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void stale_owner_cannot_release_after_force(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS), *believer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS), *believer;
 
-    conf_hold(c, a);
-    believer = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, a));
+    verrou__conf_hold(c, a);
+    believer = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, a));
     EXPECT(VERROU_OK, verrou_lock_force_release(b, NULL, ERR));
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(a, NULL, ERR));
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(believer, NULL, ERR));
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 /* A release that arrives late, of a lease that the same handle took before this one. */
 static void late_release_frees_nothing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS), *late;
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS), *late;
 
-    conf_hold(c, lock);
-    late = conf_believer(c, c->store, conf_key(c, "lock"), conf_owner(c, lock));
-    conf_drop(c, lock);
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
+    late = verrou__conf_believer(c, c->store, verrou__conf_key(c, "lock"), verrou__conf_owner(c, lock));
+    verrou__conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(late, NULL, ERR));
-    conf_expect_held_by(c, lock);
-    conf_drop(c, lock);
+    verrou__conf_expect_held_by(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
 static void forced_free(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
     EXPECT(VERROU_OK, verrou_lock_force_release(lock, NULL, ERR));
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
 }
 
 static void forced_own(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     EXPECT(VERROU_OK, verrou_lock_force_release(lock, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, NULL, ERR));
 }
 
 static void forced_other(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_force_release(b, NULL, ERR));
-    conf_expect_free(c, b);
-    conf_hold(c, b);
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
-    conf_expect_free(c, a);
+    verrou__conf_expect_free(c, b);
+    verrou__conf_hold(c, b);
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
+    verrou__conf_expect_free(c, a);
 }
 
 static void forced_expired(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
 
-    conf_hold(c, lock);
-    conf_let_expire(c, lock);
+    verrou__conf_hold(c, lock);
+    verrou__conf_let_expire(c, lock);
     EXPECT(VERROU_OK, verrou_lock_force_release(lock, NULL, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void forced_permanent(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, VERROU_FOREVER), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, VERROU_FOREVER), *b = verrou__conf_lock(c, LONG_MS);
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_lock_force_release(b, NULL, ERR));
-    conf_hold(c, b);
+    verrou__conf_hold(c, b);
 }
 
 static void forcing_leaves_other_keys(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, c->store, conf_key(c, "a"), LONG_MS);
-    verrou_lock *ab = conf_lock_on(c, c->store, conf_key(c, "ab"), LONG_MS);
+    verrou_lock *a = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "a"), LONG_MS);
+    verrou_lock *ab = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "ab"), LONG_MS);
 
-    conf_hold(c, a);
-    conf_hold(c, ab);
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "a"), NULL, ERR));
-    conf_expect_held_by(c, ab);
-    conf_drop(c, ab);
+    verrou__conf_hold(c, a);
+    verrou__conf_hold(c, ab);
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "a"), NULL, ERR));
+    verrou__conf_expect_held_by(c, ab);
+    verrou__conf_drop(c, ab);
 }
 
 static void wrong_fence_cannot_release(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
     uint64_t earlier;
 
-    conf_hold(c, lock);
+    verrou__conf_hold(c, lock);
     earlier = verrou_lock_fence(lock);
-    conf_drop(c, lock);
-    conf_hold(c, lock);
+    verrou__conf_drop(c, lock);
+    verrou__conf_hold(c, lock);
 
     options.fence = earlier;
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, &options, ERR));
     options.fence = verrou_lock_fence(lock) + 1;
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(lock, &options, ERR));
     EXPECT(VERROU_OK, verrou_lock_check(lock));
-    conf_expect_held_by(c, lock);
+    verrou__conf_expect_held_by(c, lock);
 
     options.fence = verrou_lock_fence(lock);
     EXPECT(VERROU_OK, verrou_lock_release(lock, &options, ERR));
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
-const struct conf_claim conf_release_claims[] = {
+const struct conf_claim verrou__conf_release_claims[] = {
     {"a released lock is free", own_lease_is_released, 0, 0},
     {"a released lock is acquired by the next one", released_lock_is_acquired, 0, 0},
     {"a lock that was never acquired is not owned", never_acquired, 0, 0},

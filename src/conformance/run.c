@@ -24,7 +24,7 @@ static void overstay(struct conf *c, verrou_lock *lock)
     int locked = 1;
 
     while (verrou_now_ms() < end_ms && verrou_lock_is_locked(lock, NULL, &locked, NULL) == VERROU_OK && locked)
-        conf_wait_until(verrou_now_ms() + 5);
+        verrou__conf_wait_until(verrou_now_ms() + 5);
 }
 
 static int body(void *user, verrou_lock *lock)
@@ -38,7 +38,7 @@ static int body(void *user, verrou_lock *lock)
     if (work->what == LOOK)
         work->refused = verrou_lock_acquire_immediately(work->other, NULL, NULL);
     if (work->what == FORCE)
-        verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, NULL);
+        verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, NULL);
     if (work->what == PROLONG)
         work->checked = verrou_lock_extend(lock, LONG_MS, NULL, NULL);
     if (work->what == OVERSTAY)
@@ -48,18 +48,18 @@ static int body(void *user, verrou_lock *lock)
 
 static struct work *work_new(struct conf *c, enum body what, int result)
 {
-    struct work *work = conf_alloc(c, sizeof *work);
+    struct work *work = verrou__conf_alloc(c, sizeof *work);
 
     work->c = c;
     work->what = what;
     work->result = result;
-    work->other = conf_lock(c, LONG_MS);
+    work->other = verrou__conf_lock(c, LONG_MS);
     return work;
 }
 
 static void body_is_run(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     struct work *work = work_new(c, PLAIN, -42);
     int executed = -1, result = 0;
 
@@ -74,7 +74,7 @@ static void body_is_run(struct conf *c)
 
 static void body_is_run_immediately(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     struct work *work = work_new(c, PLAIN, 7);
     int executed = -1, result = 0;
 
@@ -87,23 +87,23 @@ static void body_is_run_immediately(struct conf *c)
 
 static void body_is_alone(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     struct work *work = work_new(c, LOOK, 0);
 
     EXPECT(VERROU_OK, verrou_lock_run(lock, NULL, body, work, NULL, NULL, ERR));
     EXPECT(VERROU_ENOTACQUIRED, work->refused);
-    conf_expect_free(c, lock);
-    conf_hold(c, work->other);
+    verrou__conf_expect_free(c, lock);
+    verrou__conf_hold(c, work->other);
 }
 
 static void held_lock_runs_nothing(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *lock = conf_lock(c, LONG_MS);
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     struct work *work = work_new(c, PLAIN, 1);
     int executed = -1, result = 99;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_run_immediately(lock, body, work, &executed, &result, ERR));
     assert_int_equal(executed, 0);
     executed = -1;
@@ -112,12 +112,12 @@ static void held_lock_runs_nothing(struct conf *c)
     assert_int_equal(executed, 0);
     assert_int_equal(result, 99);
     assert_int_equal(work->calls, 0);
-    conf_expect_held_by(c, holder);
+    verrou__conf_expect_held_by(c, holder);
 }
 
 static void bad_options_run_nothing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     struct work *work = work_new(c, PLAIN, 1);
     int executed = -1;
@@ -131,7 +131,7 @@ static void bad_options_run_nothing(struct conf *c)
 /* In the original the failing release took the place of what the callback had returned. */
 static void forced_lease_keeps_result(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     struct work *work = work_new(c, FORCE, 17);
     int executed = -1, result = 0;
 
@@ -142,7 +142,7 @@ static void forced_lease_keeps_result(struct conf *c)
 
 static void overstayed_lease_keeps_result(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, SHORT_MS);
+    verrou_lock *lock = verrou__conf_lock(c, SHORT_MS);
     struct work *work = work_new(c, OVERSTAY, 18);
     int executed = -1, result = 0;
 
@@ -153,29 +153,29 @@ static void overstayed_lease_keeps_result(struct conf *c)
 
 static void body_can_extend(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, 4000);
+    verrou_lock *lock = verrou__conf_lock(c, 4000);
     struct work *work = work_new(c, PROLONG, 0);
 
     EXPECT(VERROU_OK, verrou_lock_run(lock, NULL, body, work, NULL, NULL, ERR));
     EXPECT(VERROU_OK, work->checked);
-    conf_expect_free(c, lock);
+    verrou__conf_expect_free(c, lock);
 }
 
 static void fired_token_runs_nothing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     struct work *work = work_new(c, PLAIN, 1);
     int executed = -1;
 
-    options.cancel = conf_cancel(c);
+    options.cancel = verrou__conf_cancel(c);
     verrou_cancel_fire(options.cancel);
     EXPECT(VERROU_ECANCELED, verrou_lock_run(lock, &options, body, work, &executed, NULL, ERR));
     assert_int_equal(executed, 0);
     assert_int_equal(work->calls, 0);
 }
 
-const struct conf_claim conf_run_claims[] = {
+const struct conf_claim verrou__conf_run_claims[] = {
     {"run calls the body under the lock and gives its result", body_is_run, CONF_ANY, 0},
     {"run immediately calls the body of a free lock", body_is_run_immediately, CONF_ANY, 0},
     {"nobody else gets the lock while the body runs", body_is_alone, 0, 0},

@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 static const struct conf_claim *const files[] = {
-    conf_acquire_claims, conf_release_claims, conf_extend_claims, conf_waiting_claims, conf_fencing_claims,
-    conf_handles_claims, conf_lease_claims,   conf_serial_claims, conf_run_claims,     conf_async_claims,
-    conf_listing_claims, conf_limits_claims,  conf_races_claims,
+    verrou__conf_acquire_claims, verrou__conf_release_claims, verrou__conf_extend_claims,  verrou__conf_waiting_claims,
+    verrou__conf_fencing_claims, verrou__conf_handles_claims, verrou__conf_lease_claims,   verrou__conf_serial_claims,
+    verrou__conf_run_claims,     verrou__conf_async_claims,   verrou__conf_listing_claims, verrou__conf_limits_claims,
+    verrou__conf_races_claims,
 };
 #define FILE_COUNT (sizeof files / sizeof files[0])
 
@@ -69,9 +70,9 @@ static int tests_fill(struct conf_suite *suite, struct CMUnitTest *tests, struct
             confs[at].claim = claim;
             confs[at].number = at;
             tests[at].name = test_name(suite->given->name, claim->name);
-            tests[at].test_func = conf_check;
-            tests[at].setup_func = conf_begin;
-            tests[at].teardown_func = conf_end;
+            tests[at].test_func = verrou__conf_check;
+            tests[at].setup_func = verrou__conf_begin;
+            tests[at].teardown_func = verrou__conf_end;
             tests[at].initial_state = &confs[at];
             if (!tests[at].name)
                 return -1;

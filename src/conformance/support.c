@@ -30,14 +30,14 @@ struct thread_start {
 
 /* ---- statuses ---- */
 
-verrou_error *conf_error(struct conf *c)
+verrou_error *verrou__conf_error(struct conf *c)
 {
     c->error = (verrou_error)VERROU_ERROR_INIT;
     return &c->error;
 }
 
-void conf_expect(struct conf *c, verrou_status expected, verrou_status got, const char *call, const char *file,
-                 int line)
+void verrou__conf_expect(struct conf *c, verrou_status expected, verrou_status got, const char *call, const char *file,
+                         int line)
 {
     if (expected == got)
         return;
@@ -49,7 +49,7 @@ void conf_expect(struct conf *c, verrou_status expected, verrou_status got, cons
     _fail(file, line);
 }
 
-void conf_require(bool truth, const char *what, const char *file, int line)
+void verrou__conf_require(bool truth, const char *what, const char *file, int line)
 {
     if (truth)
         return;
@@ -96,7 +96,7 @@ static void *thing_find(struct conf *c, enum kind kind)
     return NULL;
 }
 
-void *conf_alloc(struct conf *c, size_t size)
+void *verrou__conf_alloc(struct conf *c, size_t size)
 {
     void *block = calloc(1, size);
 
@@ -109,12 +109,12 @@ static char *copy(struct conf *c, const char *text)
 {
     size_t size = strlen(text) + 1;
 
-    return memcpy(conf_alloc(c, size), text, size);
+    return memcpy(verrou__conf_alloc(c, size), text, size);
 }
 
 /* ---- begin and end ---- */
 
-int conf_begin(void **state)
+int verrou__conf_begin(void **state)
 {
     struct conf *c = *state;
     const verrou_conformance *given = c->suite->given;
@@ -122,7 +122,7 @@ int conf_begin(void **state)
     c->things = NULL;
     c->queue = NULL;
     c->completions = 0;
-    if (given->open(given->user, &c->store, conf_error(c)) != VERROU_OK) {
+    if (given->open(given->user, &c->store, verrou__conf_error(c)) != VERROU_OK) {
         print_error("the store cannot be opened: %s\n", c->error.message);
         return -1;
     }
@@ -141,7 +141,7 @@ static bool applies(const struct conf *c)
            !((caps & VERROU_CAP_LIST) && (needs & CONF_NO_LIST)) && (caps & c->claim->caps) == c->claim->caps;
 }
 
-void conf_check(void **state)
+void verrou__conf_check(void **state)
 {
     struct conf *c = *state;
 
@@ -207,14 +207,14 @@ static void thing_free(struct conf_thing *thing)
     free(thing);
 }
 
-int conf_end(void **state)
+int verrou__conf_end(void **state)
 {
     struct conf *c = *state;
     struct conf_thing *thing;
     verrou_store *store;
 
     while ((store = thing_find(c, STORE)))
-        conf_close(c, store);
+        verrou__conf_close(c, store);
     threads_join(c);
     keys_free(c);
 
@@ -230,7 +230,7 @@ int conf_end(void **state)
 
 /* ---- keys, stores, handles ---- */
 
-const char *conf_key_exact(struct conf *c, const char *key)
+const char *verrou__conf_key_exact(struct conf *c, const char *key)
 {
     for (struct conf_thing *thing = c->things; thing; thing = thing->next)
         if (thing->kind == KEY && strcmp(thing->what, key) == 0)
@@ -238,15 +238,15 @@ const char *conf_key_exact(struct conf *c, const char *key)
     return remember(c, KEY, copy(c, key))->what;
 }
 
-const char *conf_key(struct conf *c, const char *name)
+const char *verrou__conf_key(struct conf *c, const char *name)
 {
     char key[512];
 
     snprintf(key, sizeof key, "conformance:%08llx.%zu:%s", (unsigned long long)c->suite->run, c->number, name);
-    return conf_key_exact(c, key);
+    return verrou__conf_key_exact(c, key);
 }
 
-verrou_store *conf_open(struct conf *c)
+verrou_store *verrou__conf_open(struct conf *c)
 {
     const verrou_conformance *given = c->suite->given;
     verrou_store *store = NULL;
@@ -256,7 +256,7 @@ verrou_store *conf_open(struct conf *c)
     return store;
 }
 
-void conf_close(struct conf *c, verrou_store *store)
+void verrou__conf_close(struct conf *c, verrou_store *store)
 {
     forget(c, STORE, store);
     if (store == c->store)
@@ -264,7 +264,8 @@ void conf_close(struct conf *c, verrou_store *store)
     verrou_store_close(store);
 }
 
-verrou_lock *conf_lock_with(struct conf *c, verrou_store *store, const char *key, const verrou_lock_options *options)
+verrou_lock *verrou__conf_lock_with(struct conf *c, verrou_store *store, const char *key,
+                                    const verrou_lock_options *options)
 {
     verrou_lock *lock = NULL;
 
@@ -273,20 +274,20 @@ verrou_lock *conf_lock_with(struct conf *c, verrou_store *store, const char *key
     return lock;
 }
 
-verrou_lock *conf_lock_on(struct conf *c, verrou_store *store, const char *key, int64_t ttl_ms)
+verrou_lock *verrou__conf_lock_on(struct conf *c, verrou_store *store, const char *key, int64_t ttl_ms)
 {
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
 
     options.ttl_ms = ttl_ms;
-    return conf_lock_with(c, store, key, &options);
+    return verrou__conf_lock_with(c, store, key, &options);
 }
 
-verrou_lock *conf_lock(struct conf *c, int64_t ttl_ms)
+verrou_lock *verrou__conf_lock(struct conf *c, int64_t ttl_ms)
 {
-    return conf_lock_on(c, c->store, conf_key(c, "lock"), ttl_ms);
+    return verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "lock"), ttl_ms);
 }
 
-verrou_lock *conf_restore(struct conf *c, verrou_store *store, const char *json)
+verrou_lock *verrou__conf_restore(struct conf *c, verrou_store *store, const char *json)
 {
     verrou_lock *lock = NULL;
 
@@ -295,13 +296,13 @@ verrou_lock *conf_restore(struct conf *c, verrou_store *store, const char *json)
     return lock;
 }
 
-void conf_free(struct conf *c, verrou_lock *lock)
+void verrou__conf_free(struct conf *c, verrou_lock *lock)
 {
     if (forget(c, LOCK, lock))
         verrou_lock_free(lock);
 }
 
-verrou_cancel *conf_cancel(struct conf *c)
+verrou_cancel *verrou__conf_cancel(struct conf *c)
 {
     verrou_cancel *cancel = NULL;
 
@@ -310,7 +311,7 @@ verrou_cancel *conf_cancel(struct conf *c)
     return cancel;
 }
 
-const char *conf_json(struct conf *c, verrou_lock *lock)
+const char *verrou__conf_json(struct conf *c, verrou_lock *lock)
 {
     char *json = NULL;
 
@@ -319,7 +320,7 @@ const char *conf_json(struct conf *c, verrou_lock *lock)
     return json;
 }
 
-const char *conf_owner(struct conf *c, verrou_lock *lock)
+const char *verrou__conf_owner(struct conf *c, verrou_lock *lock)
 {
     char *owner = NULL;
 
@@ -345,7 +346,7 @@ static size_t json_string(char *out, size_t size, const char *text)
     return used;
 }
 
-verrou_lock *conf_believer(struct conf *c, verrou_store *store, const char *key, const char *owner)
+verrou_lock *verrou__conf_believer(struct conf *c, verrou_store *store, const char *key, const char *owner)
 {
     char key_text[2048], owner_text[2048], json[4608];
     struct timespec now;
@@ -355,22 +356,22 @@ verrou_lock *conf_believer(struct conf *c, verrou_store *store, const char *key,
     json_string(owner_text, sizeof owner_text, owner);
     snprintf(json, sizeof json, "{\"key\":%s,\"owner\":%s,\"ttl\":3600000,\"expirationTime\":%lld}", key_text,
              owner_text, (long long)now.tv_sec * 1000 + 3600000);
-    return conf_restore(c, store, json);
+    return verrou__conf_restore(c, store, json);
 }
 
 /* ---- short cuts ---- */
 
-void conf_hold(struct conf *c, verrou_lock *lock)
+void verrou__conf_hold(struct conf *c, verrou_lock *lock)
 {
     EXPECT(VERROU_OK, verrou_lock_acquire_immediately(lock, NULL, ERR));
 }
 
-void conf_drop(struct conf *c, verrou_lock *lock)
+void verrou__conf_drop(struct conf *c, verrou_lock *lock)
 {
     EXPECT(VERROU_OK, verrou_lock_release(lock, NULL, ERR));
 }
 
-verrou_info conf_inspect(struct conf *c, verrou_lock *lock)
+verrou_info verrou__conf_inspect(struct conf *c, verrou_lock *lock)
 {
     verrou_info info = VERROU_INFO_INIT;
 
@@ -378,9 +379,9 @@ verrou_info conf_inspect(struct conf *c, verrou_lock *lock)
     return info;
 }
 
-void conf_expect_free(struct conf *c, verrou_lock *lock)
+void verrou__conf_expect_free(struct conf *c, verrou_lock *lock)
 {
-    verrou_info info = conf_inspect(c, lock);
+    verrou_info info = verrou__conf_inspect(c, lock);
     int locked = -1;
 
     assert_int_equal(info.locked, 0);
@@ -388,19 +389,19 @@ void conf_expect_free(struct conf *c, verrou_lock *lock)
     assert_int_equal(locked, 0);
 }
 
-void conf_expect_held_by(struct conf *c, verrou_lock *holder)
+void verrou__conf_expect_held_by(struct conf *c, verrou_lock *holder)
 {
-    verrou_info info = conf_inspect(c, holder);
+    verrou_info info = verrou__conf_inspect(c, holder);
     int locked = -1;
 
     assert_int_equal(info.locked, 1);
     if (info.owner[0])
-        assert_string_equal(info.owner, conf_owner(c, holder));
+        assert_string_equal(info.owner, verrou__conf_owner(c, holder));
     EXPECT(VERROU_OK, verrou_lock_is_locked(holder, NULL, &locked, ERR));
     assert_int_equal(locked, 1);
 }
 
-void conf_wait_until(int64_t at_ms)
+void verrou__conf_wait_until(int64_t at_ms)
 {
     int64_t left;
 
@@ -422,18 +423,18 @@ static void patience_lost(struct conf *c, const char *what)
     fail_msg("%s", what);
 }
 
-void conf_let_expire(struct conf *c, verrou_lock *lock)
+void verrou__conf_let_expire(struct conf *c, verrou_lock *lock)
 {
     int64_t end_ms = patience_end(c);
 
-    while (conf_inspect(c, lock).locked) {
+    while (verrou__conf_inspect(c, lock).locked) {
         if (verrou_now_ms() > end_ms)
             patience_lost(c, "the lease does not run out");
-        conf_wait_until(verrou_now_ms() + 5);
+        verrou__conf_wait_until(verrou_now_ms() + 5);
     }
 }
 
-verrou_acquire_options conf_waiting(struct conf *c, int64_t delay_ms)
+verrou_acquire_options verrou__conf_waiting(struct conf *c, int64_t delay_ms)
 {
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
 
@@ -442,7 +443,7 @@ verrou_acquire_options conf_waiting(struct conf *c, int64_t delay_ms)
     return options;
 }
 
-int64_t conf_delay(bool told)
+int64_t verrou__conf_delay(bool told)
 {
     return told ? NEVER_MS : 30;
 }
@@ -457,9 +458,9 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-void conf_thread(struct conf *c, void (*run)(void *), void *arg)
+void verrou__conf_thread(struct conf *c, void (*run)(void *), void *arg)
 {
-    struct thread_start *start = conf_alloc(c, sizeof *start);
+    struct thread_start *start = verrou__conf_alloc(c, sizeof *start);
     pthread_t thread;
 
     start->run = run;
@@ -468,7 +469,7 @@ void conf_thread(struct conf *c, void (*run)(void *), void *arg)
     remember(c, THREAD, NULL)->thread = thread;
 }
 
-void conf_join(struct conf *c)
+void verrou__conf_join(struct conf *c)
 {
     threads_join(c);
 }
@@ -480,31 +481,32 @@ static void waiter_run(void *arg)
     waiter->status = verrou_lock_acquire(waiter->lock, &waiter->options, &waiter->info, NULL);
 }
 
-struct conf_waiter *conf_acquire_thread(struct conf *c, verrou_lock *lock, const verrou_acquire_options *options)
+struct conf_waiter *verrou__conf_acquire_thread(struct conf *c, verrou_lock *lock,
+                                                const verrou_acquire_options *options)
 {
-    struct conf_waiter *waiter = conf_alloc(c, sizeof *waiter);
+    struct conf_waiter *waiter = verrou__conf_alloc(c, sizeof *waiter);
 
     waiter->lock = lock;
     waiter->options = *options;
     waiter->info = (verrou_info)VERROU_INFO_INIT;
-    conf_thread(c, waiter_run, waiter);
+    verrou__conf_thread(c, waiter_run, waiter);
     return waiter;
 }
 
 /* ---- asynchronous calls ---- */
 
-struct conf_answer *conf_answer(struct conf *c)
+struct verrou__conf_answer *verrou__conf_answer(struct conf *c)
 {
-    struct conf_answer *answer = conf_alloc(c, sizeof *answer);
+    struct verrou__conf_answer *answer = verrou__conf_alloc(c, sizeof *answer);
 
     answer->c = c;
     return answer;
 }
 
 /* Runs on the claim's own thread, the only one that dispatches. */
-void conf_done(void *user, const verrou_result *result)
+void verrou__conf_done(void *user, const verrou_result *result)
 {
-    struct conf_answer *answer = user;
+    struct verrou__conf_answer *answer = user;
 
     answer->count++;
     answer->order = ++answer->c->completions;
@@ -516,7 +518,7 @@ void conf_done(void *user, const verrou_result *result)
     answer->listed = result->count;
 }
 
-verrou_queue *conf_queue(struct conf *c)
+verrou_queue *verrou__conf_queue(struct conf *c)
 {
     if (!c->queue)
         EXPECT(VERROU_OK, verrou_queue_new(&c->queue, ERR));
@@ -526,13 +528,13 @@ verrou_queue *conf_queue(struct conf *c)
 /* Wait on the descriptor at most that long, then dispatch what is there. */
 static void dispatch(struct conf *c, int64_t wait_ms)
 {
-    struct pollfd ready = {verrou_queue_fd(conf_queue(c)), POLLIN, 0};
+    struct pollfd ready = {verrou_queue_fd(verrou__conf_queue(c)), POLLIN, 0};
 
     poll(&ready, 1, wait_ms > 0 ? (int)wait_ms : 0);
     verrou_dispatch(c->queue, 0);
 }
 
-void conf_await(struct conf *c, struct conf_answer *answer)
+void verrou__conf_await(struct conf *c, struct verrou__conf_answer *answer)
 {
     int64_t end_ms = patience_end(c), left;
 
@@ -543,7 +545,7 @@ void conf_await(struct conf *c, struct conf_answer *answer)
     assert_int_equal(answer->count, 1);
 }
 
-void conf_drain(struct conf *c, int64_t for_ms)
+void verrou__conf_drain(struct conf *c, int64_t for_ms)
 {
     int64_t end_ms = verrou_now_ms() + for_ms, left;
 
@@ -553,10 +555,11 @@ void conf_drain(struct conf *c, int64_t for_ms)
     } while (left > 0);
 }
 
-struct conf_answer *conf_acquire_async(struct conf *c, verrou_lock *lock, const verrou_acquire_options *options)
+struct verrou__conf_answer *verrou__conf_acquire_async(struct conf *c, verrou_lock *lock,
+                                                       const verrou_acquire_options *options)
 {
-    struct conf_answer *answer = conf_answer(c);
+    struct verrou__conf_answer *answer = verrou__conf_answer(c);
 
-    EXPECT(VERROU_OK, verrou_lock_acquire_async(lock, options, conf_queue(c), conf_done, answer, ERR));
+    EXPECT(VERROU_OK, verrou_lock_acquire_async(lock, options, verrou__conf_queue(c), verrou__conf_done, answer, ERR));
     return answer;
 }

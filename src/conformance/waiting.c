@@ -8,11 +8,11 @@
 
 static void one_attempt_does_not_wait(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     int64_t start_ms = verrou_now_ms();
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     options.attempts = 1;
     options.delay_ms = NEVER_MS;
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, NULL, ERR));
@@ -21,7 +21,7 @@ static void one_attempt_does_not_wait(struct conf *c)
 
 static void no_time_does_not_wait(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
 
     options.timeout_ms = 0;
@@ -32,11 +32,11 @@ static void no_time_does_not_wait(struct conf *c)
 /* The original slept its whole delay, whatever was left of the time limit. */
 static void timeout_cuts_delay(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     int64_t start_ms, took_ms;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     options.timeout_ms = 100;
     options.delay_ms = NEVER_MS;
     start_ms = verrou_now_ms();
@@ -47,11 +47,11 @@ static void timeout_cuts_delay(struct conf *c)
 
 static void deadline_ends_wait(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     int64_t start_ms = verrou_now_ms();
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     options.deadline_ms = verrou_now_ms() + 100;
     options.timeout_ms = NEVER_MS;
     options.delay_ms = NEVER_MS;
@@ -67,144 +67,146 @@ static void deadline_ends_wait(struct conf *c)
 
 static void refusal_after_wait_names_holder(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     verrou_info info = VERROU_INFO_INIT;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     options.timeout_ms = 60;
     options.delay_ms = 10;
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, &info, ERR));
     assert_int_equal(info.locked, 1);
     if (info.owner[0])
-        assert_string_equal(info.owner, conf_owner(c, a));
+        assert_string_equal(info.owner, verrou__conf_owner(c, a));
     if (info.remaining_ms != -1)
         assert_in_range(info.remaining_ms, 1, LONG_MS);
 }
 
 static void release_wakes_waiter(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
-    conf_drain(c, 30);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
+    verrou__conf_drain(c, 30);
     assert_int_equal(answer->count, 0);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_expect_held_by(c, b);
-    conf_drop(c, b);
+    verrou__conf_expect_held_by(c, b);
+    verrou__conf_drop(c, b);
 }
 
 static void release_wakes_thread(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
     struct conf_waiter *waiter;
 
-    conf_hold(c, a);
-    waiter = conf_acquire_thread(c, b, &options);
-    conf_wait_until(verrou_now_ms() + 20); /* the claim holds whether or not it waits by now */
-    conf_drop(c, a);
-    conf_join(c);
+    verrou__conf_hold(c, a);
+    waiter = verrou__conf_acquire_thread(c, b, &options);
+    verrou__conf_wait_until(verrou_now_ms() + 20); /* the claim holds whether or not it waits by now */
+    verrou__conf_drop(c, a);
+    verrou__conf_join(c);
     EXPECT(VERROU_OK, waiter->status);
-    conf_expect_held_by(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 static void force_release_wakes_waiter(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
-    EXPECT(VERROU_OK, verrou_store_force_release(c->store, conf_key(c, "lock"), NULL, ERR));
-    conf_await(c, answer);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
+    EXPECT(VERROU_OK, verrou_store_force_release(c->store, verrou__conf_key(c, "lock"), NULL, ERR));
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(a, NULL, ERR));
-    conf_expect_held_by(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 /* Who can tell what is left of the holder's lease has its waiters woken by the clock. */
 static void expiry_wakes_waiter(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 3 * SHORT_MS), *b = conf_lock(c, LONG_MS);
+    verrou_lock *a = verrou__conf_lock(c, 3 * SHORT_MS), *b = verrou__conf_lock(c, LONG_MS);
     verrou_acquire_options options;
-    struct conf_answer *answer;
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    options = conf_waiting(c, conf_delay(conf_inspect(c, a).remaining_ms != -1));
-    answer = conf_acquire_async(c, b, &options);
-    conf_await(c, answer);
+    verrou__conf_hold(c, a);
+    options = verrou__conf_waiting(c, verrou__conf_delay(verrou__conf_inspect(c, a).remaining_ms != -1));
+    answer = verrou__conf_acquire_async(c, b, &options);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
     assert_int_equal(verrou_lock_is_expired(a), 1);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_release(a, NULL, ERR));
-    conf_expect_held_by(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 static void shortened_lease_wakes_waiter(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
     EXPECT(VERROU_OK, verrou_lock_extend(a, SHORT_MS, NULL, ERR));
-    conf_await(c, answer);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
 }
 
 static void extended_lease_keeps_waiter_waiting(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, 1000), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, 1000), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    struct verrou__conf_answer *answer;
 
     options.timeout_ms = NEVER_MS;
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
     EXPECT(VERROU_OK, verrou_lock_extend(a, LONG_MS, NULL, ERR));
-    conf_drain(c, 1200);
+    verrou__conf_drain(c, 1200);
     assert_int_equal(answer->count, 0);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
 }
 
 static void other_store_handle_releases(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, conf_open(c), conf_key(c, "lock"), LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "lock"), LONG_MS),
+                *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
-    conf_drain(c, 30);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
+    verrou__conf_drain(c, 30);
     assert_int_equal(answer->count, 0);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_expect_held_by(c, b);
+    verrou__conf_expect_held_by(c, b);
 }
 
 /* Waiters that poll every two minutes: a store that pushes has to have told of the release. */
 static void push_wakes_waiter(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, conf_open(c), conf_key(c, "lock"), LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "lock"), LONG_MS),
+                *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    answer = conf_acquire_async(c, b, &options);
-    conf_drain(c, 100);
+    verrou__conf_hold(c, a);
+    answer = verrou__conf_acquire_async(c, b, &options);
+    verrou__conf_drain(c, 100);
     assert_int_equal(answer->count, 0);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
 }
 
@@ -212,118 +214,122 @@ enum { LINE = 8 };
 
 static void first_come_first_served(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *locks[LINE];
-    struct conf_answer *answers[LINE];
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *locks[LINE];
+    struct verrou__conf_answer *answers[LINE];
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
 
     options.timeout_ms = VERROU_FOREVER;
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     for (int at = 0; at < LINE; at++) {
-        locks[at] = conf_lock(c, LONG_MS);
-        answers[at] = conf_acquire_async(c, locks[at], &options);
+        locks[at] = verrou__conf_lock(c, LONG_MS);
+        answers[at] = verrou__conf_acquire_async(c, locks[at], &options);
     }
-    conf_drop(c, holder);
+    verrou__conf_drop(c, holder);
     for (int at = 0; at < LINE; at++) {
-        conf_await(c, answers[at]);
+        verrou__conf_await(c, answers[at]);
         EXPECT(VERROU_OK, answers[at]->status);
         assert_int_equal(answers[at]->order, at + 1);
         for (int later = at + 1; later < LINE; later++)
             assert_int_equal(answers[later]->count, 0);
-        conf_expect_held_by(c, locks[at]);
-        conf_drop(c, locks[at]);
+        verrou__conf_expect_held_by(c, locks[at]);
+        verrou__conf_drop(c, locks[at]);
     }
 }
 
 static void newcomer_stands_behind(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *first = conf_lock(c, LONG_MS), *second = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *first = verrou__conf_lock(c, LONG_MS),
+                *second = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
     struct conf_waiter *newcomer;
 
-    conf_hold(c, holder);
-    answer = conf_acquire_async(c, first, &options);
-    newcomer = conf_acquire_thread(c, second, &options);
-    conf_drop(c, holder);
-    conf_await(c, answer);
+    verrou__conf_hold(c, holder);
+    answer = verrou__conf_acquire_async(c, first, &options);
+    newcomer = verrou__conf_acquire_thread(c, second, &options);
+    verrou__conf_drop(c, holder);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
-    conf_drop(c, first);
-    conf_join(c);
+    verrou__conf_drop(c, first);
+    verrou__conf_join(c);
     EXPECT(VERROU_OK, newcomer->status);
 }
 
 static void tired_waiter_leaves_the_line(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *first = conf_lock(c, LONG_MS), *second = conf_lock(c, LONG_MS);
-    verrou_acquire_options brief = VERROU_ACQUIRE_OPTIONS_INIT, options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *tired, *patient;
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *first = verrou__conf_lock(c, LONG_MS),
+                *second = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options brief = VERROU_ACQUIRE_OPTIONS_INIT, options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *tired, *patient;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     brief.timeout_ms = 50;
     brief.delay_ms = NEVER_MS;
-    tired = conf_acquire_async(c, first, &brief);
-    patient = conf_acquire_async(c, second, &options);
-    conf_await(c, tired);
+    tired = verrou__conf_acquire_async(c, first, &brief);
+    patient = verrou__conf_acquire_async(c, second, &options);
+    verrou__conf_await(c, tired);
     EXPECT(VERROU_ENOTACQUIRED, tired->status);
     assert_int_equal(patient->count, 0);
-    conf_drop(c, holder);
-    conf_await(c, patient);
+    verrou__conf_drop(c, holder);
+    verrou__conf_await(c, patient);
     EXPECT(VERROU_OK, patient->status);
-    conf_expect_held_by(c, second);
+    verrou__conf_expect_held_by(c, second);
 }
 
 static void waiter_in_the_middle_gives_up(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *first = conf_lock(c, LONG_MS), *second = conf_lock(c, LONG_MS);
-    verrou_lock *third = conf_lock(c, LONG_MS);
-    verrou_acquire_options brief = VERROU_ACQUIRE_OPTIONS_INIT, options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *one, *two, *three;
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *first = verrou__conf_lock(c, LONG_MS),
+                *second = verrou__conf_lock(c, LONG_MS);
+    verrou_lock *third = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options brief = VERROU_ACQUIRE_OPTIONS_INIT, options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *one, *two, *three;
 
-    conf_hold(c, holder);
+    verrou__conf_hold(c, holder);
     brief.timeout_ms = 50;
     brief.delay_ms = NEVER_MS;
-    one = conf_acquire_async(c, first, &options);
-    two = conf_acquire_async(c, second, &brief);
-    three = conf_acquire_async(c, third, &options);
-    conf_await(c, two);
+    one = verrou__conf_acquire_async(c, first, &options);
+    two = verrou__conf_acquire_async(c, second, &brief);
+    three = verrou__conf_acquire_async(c, third, &options);
+    verrou__conf_await(c, two);
     EXPECT(VERROU_ENOTACQUIRED, two->status);
-    conf_drop(c, holder);
-    conf_await(c, one);
+    verrou__conf_drop(c, holder);
+    verrou__conf_await(c, one);
     EXPECT(VERROU_OK, one->status);
-    conf_drop(c, first);
-    conf_await(c, three);
+    verrou__conf_drop(c, first);
+    verrou__conf_await(c, three);
     EXPECT(VERROU_OK, three->status);
 }
 
 static void immediate_does_not_stand_in_line(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *waiting = conf_lock(c, LONG_MS), *other = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *waiting = verrou__conf_lock(c, LONG_MS),
+                *other = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
 
-    conf_hold(c, holder);
-    conf_acquire_async(c, waiting, &options);
+    verrou__conf_hold(c, holder);
+    verrou__conf_acquire_async(c, waiting, &options);
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire_immediately(other, NULL, ERR));
 }
 
 static void waits_for_two_keys_are_apart(struct conf *c)
 {
-    verrou_lock *a = conf_lock_on(c, c->store, conf_key(c, "a"), LONG_MS);
-    verrou_lock *b = conf_lock_on(c, c->store, conf_key(c, "b"), LONG_MS);
-    verrou_lock *wait_a = conf_lock_on(c, c->store, conf_key(c, "a"), LONG_MS);
-    verrou_lock *wait_b = conf_lock_on(c, c->store, conf_key(c, "b"), LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *for_a, *for_b;
+    verrou_lock *a = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "a"), LONG_MS);
+    verrou_lock *b = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "b"), LONG_MS);
+    verrou_lock *wait_a = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "a"), LONG_MS);
+    verrou_lock *wait_b = verrou__conf_lock_on(c, c->store, verrou__conf_key(c, "b"), LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *for_a, *for_b;
 
-    conf_hold(c, a);
-    conf_hold(c, b);
-    for_a = conf_acquire_async(c, wait_a, &options);
-    for_b = conf_acquire_async(c, wait_b, &options);
-    conf_drop(c, b);
-    conf_await(c, for_b);
+    verrou__conf_hold(c, a);
+    verrou__conf_hold(c, b);
+    for_a = verrou__conf_acquire_async(c, wait_a, &options);
+    for_b = verrou__conf_acquire_async(c, wait_b, &options);
+    verrou__conf_drop(c, b);
+    verrou__conf_await(c, for_b);
     EXPECT(VERROU_OK, for_b->status);
     assert_int_equal(for_a->count, 0);
-    conf_drop(c, a);
-    conf_await(c, for_a);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, for_a);
     EXPECT(VERROU_OK, for_a->status);
 }
 
@@ -331,138 +337,140 @@ static void waits_for_two_keys_are_apart(struct conf *c)
 
 static void cancelled_wait_ends(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    options.cancel = conf_cancel(c);
-    answer = conf_acquire_async(c, b, &options);
+    verrou__conf_hold(c, a);
+    options.cancel = verrou__conf_cancel(c);
+    answer = verrou__conf_acquire_async(c, b, &options);
     verrou_cancel_fire(options.cancel);
-    conf_await(c, answer);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_ECANCELED, answer->status);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_check(b));
-    conf_expect_held_by(c, a);
+    verrou__conf_expect_held_by(c, a);
 }
 
 static void cancelled_thread_returns(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
     struct conf_waiter *waiter;
 
-    conf_hold(c, a);
-    options.cancel = conf_cancel(c);
-    waiter = conf_acquire_thread(c, b, &options);
-    conf_wait_until(verrou_now_ms() + 20); /* the claim holds whether or not it waits by now */
+    verrou__conf_hold(c, a);
+    options.cancel = verrou__conf_cancel(c);
+    waiter = verrou__conf_acquire_thread(c, b, &options);
+    verrou__conf_wait_until(verrou_now_ms() + 20); /* the claim holds whether or not it waits by now */
     verrou_cancel_fire(options.cancel);
-    conf_join(c);
+    verrou__conf_join(c);
     EXPECT(VERROU_ECANCELED, waiter->status);
 }
 
 static void cancelled_before_use(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    struct verrou__conf_answer *answer;
 
-    options.cancel = conf_cancel(c);
+    options.cancel = verrou__conf_cancel(c);
     verrou_cancel_fire(options.cancel);
     EXPECT(VERROU_ECANCELED, verrou_lock_acquire(a, &options, NULL, ERR));
-    answer = conf_acquire_async(c, a, &options);
-    conf_await(c, answer);
+    answer = verrou__conf_acquire_async(c, a, &options);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_ECANCELED, answer->status);
     EXPECT(VERROU_ENOTOWNED, verrou_lock_check(a));
-    conf_expect_free(c, a);
-    conf_hold(c, b);
+    verrou__conf_expect_free(c, a);
+    verrou__conf_hold(c, b);
 }
 
 static void cancelled_wait_leaves_no_lease(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS), *d = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS),
+                *d = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
-    options.cancel = conf_cancel(c);
-    answer = conf_acquire_async(c, b, &options);
+    verrou__conf_hold(c, a);
+    options.cancel = verrou__conf_cancel(c);
+    answer = verrou__conf_acquire_async(c, b, &options);
     verrou_cancel_fire(options.cancel);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_ECANCELED, answer->status);
 
-    options = conf_waiting(c, 20); /* a grant that crossed the cancelling is given back in the background */
+    options = verrou__conf_waiting(c, 20); /* a grant that crossed the cancelling is given back in the background */
     EXPECT(VERROU_OK, verrou_lock_acquire(d, &options, NULL, ERR));
-    conf_expect_held_by(c, d);
+    verrou__conf_expect_held_by(c, d);
 }
 
 static void cancelled_first_makes_way(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS), *first = conf_lock(c, LONG_MS), *second = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS), cancellable = conf_waiting(c, NEVER_MS);
-    struct conf_answer *one, *two;
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS), *first = verrou__conf_lock(c, LONG_MS),
+                *second = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS), cancellable = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *one, *two;
 
-    conf_hold(c, holder);
-    cancellable.cancel = conf_cancel(c);
-    one = conf_acquire_async(c, first, &cancellable);
-    two = conf_acquire_async(c, second, &options);
+    verrou__conf_hold(c, holder);
+    cancellable.cancel = verrou__conf_cancel(c);
+    one = verrou__conf_acquire_async(c, first, &cancellable);
+    two = verrou__conf_acquire_async(c, second, &options);
     verrou_cancel_fire(cancellable.cancel);
-    conf_await(c, one);
+    verrou__conf_await(c, one);
     EXPECT(VERROU_ECANCELED, one->status);
-    conf_drop(c, holder);
-    conf_await(c, two);
+    verrou__conf_drop(c, holder);
+    verrou__conf_await(c, two);
     EXPECT(VERROU_OK, two->status);
 }
 
 static void one_token_cancels_many(struct conf *c)
 {
-    verrou_lock *holder = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answers[LINE];
+    verrou_lock *holder = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answers[LINE];
 
-    conf_hold(c, holder);
-    options.cancel = conf_cancel(c);
+    verrou__conf_hold(c, holder);
+    options.cancel = verrou__conf_cancel(c);
     for (int at = 0; at < LINE; at++)
-        answers[at] = conf_acquire_async(c, conf_lock(c, LONG_MS), &options);
+        answers[at] = verrou__conf_acquire_async(c, verrou__conf_lock(c, LONG_MS), &options);
     verrou_cancel_fire(options.cancel);
     verrou_cancel_fire(options.cancel);
     for (int at = 0; at < LINE; at++) {
-        conf_await(c, answers[at]);
+        verrou__conf_await(c, answers[at]);
         EXPECT(VERROU_ECANCELED, answers[at]->status);
     }
-    conf_drain(c, 20);
+    verrou__conf_drain(c, 20);
     assert_int_equal(c->completions, LINE);
 }
 
 static void freed_token_leaves_wait(struct conf *c)
 {
-    verrou_lock *a = conf_lock(c, LONG_MS), *b = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, NEVER_MS);
-    struct conf_answer *answer;
+    verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, NEVER_MS);
+    struct verrou__conf_answer *answer;
 
-    conf_hold(c, a);
+    verrou__conf_hold(c, a);
     EXPECT(VERROU_OK, verrou_cancel_new(&options.cancel, ERR));
-    answer = conf_acquire_async(c, b, &options);
+    answer = verrou__conf_acquire_async(c, b, &options);
     verrou_cancel_free(options.cancel);
-    conf_drop(c, a);
-    conf_await(c, answer);
+    verrou__conf_drop(c, a);
+    verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
 }
 
 static void late_cancel_changes_nothing(struct conf *c)
 {
-    verrou_lock *lock = conf_lock(c, LONG_MS);
-    verrou_acquire_options options = conf_waiting(c, 50);
+    verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
+    verrou_acquire_options options = verrou__conf_waiting(c, 50);
 
-    options.cancel = conf_cancel(c);
+    options.cancel = verrou__conf_cancel(c);
     EXPECT(VERROU_OK, verrou_lock_acquire(lock, &options, NULL, ERR));
     verrou_cancel_fire(options.cancel);
     EXPECT(VERROU_OK, verrou_lock_check(lock));
-    conf_expect_held_by(c, lock);
-    conf_drop(c, lock);
+    verrou__conf_expect_held_by(c, lock);
+    verrou__conf_drop(c, lock);
 }
 
-const struct conf_claim conf_waiting_claims[] = {
+const struct conf_claim verrou__conf_waiting_claims[] = {
     {"one attempt does not wait", one_attempt_does_not_wait, 0, 0},
     {"a time limit of 0 asks once", no_time_does_not_wait, 0, 0},
     {"a time limit cuts the delay short", timeout_cuts_delay, 0, 0},

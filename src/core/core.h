@@ -32,7 +32,7 @@ void verrou__error_prefix(verrou_error *err, const char *format, ...) VERROU_PRI
 void verrou__options_read(void *to, size_t size, const void *from);
 
 /* ---- clock.c ---- */
-int64_t verrou__wall_ms(void);                      /* epoch milliseconds by this machine's wall clock */
+int64_t verrou__wall_ms(void);                        /* epoch milliseconds by this machine's wall clock */
 void verrou__set_test_clock(int64_t (*now_ms)(void)); /* tests only: replaces verrou_now_ms(); NULL puts it back */
 
 /* ---- fork.c: counts the forks that led to this process; handles remember the value they were made under. ---- */
@@ -45,8 +45,9 @@ void verrou__fork_owner(_Atomic uint64_t *owner);
 void verrou__fork_settle(_Atomic uint64_t *owner, void (*mend)(void *object), void *object);
 
 /* ---- random.c: drawn from the kernel in blocks, never twice the same after fork. ---- */
-verrou_status verrou__random_bytes(void *out, size_t size, verrou_error *err); /* VERROU_ENOMEM if the kernel gives none */
-uint64_t verrou__random64(void);                    /* for jitter: falls back to the clock */
+verrou_status verrou__random_bytes(void *out, size_t size,
+                                   verrou_error *err); /* VERROU_ENOMEM if the kernel gives none */
+uint64_t verrou__random64(void);                       /* for jitter: falls back to the clock */
 
 /* ---- owner.c: "<32 hex digits>@host:pid[:label]" ---- */
 typedef struct verrou__owner_id {
@@ -59,7 +60,8 @@ verrou_status verrou__owner_draw(verrou__owner_id *ret_id, verrou_error *err);
 size_t verrou__owner_format(const verrou__owner_id *id, const char *label, char out[VERROU_MAX_OWNER + 1]);
 /* What may be shown of an owner, "host:pid[:label]": the random part authorises a release. NULL for owners that are not of ours. */
 const char *verrou__owner_public(const char *owner);
-bool verrou__owner_is_ours(const char *owner, size_t len); /* has that form: drawn by this library, whose releases publish */
+bool verrou__owner_is_ours(const char *owner,
+                           size_t len); /* has that form: drawn by this library, whose releases publish */
 
 /* ---- text.c ---- */
 /* Check 1 to max bytes of valid UTF-8 (RFC 3629: no surrogates, no overlong forms); `what` names it in the message. */
@@ -98,7 +100,7 @@ typedef struct verrou__config {
     struct {
         char *name;
         char *url;
-    } *stores;
+    } * stores;
 } verrou__config;
 #define VERROU__MAX_STORE_NAME 64
 /* Read the file. VERROU_ECONFIG with path and line for what cannot be read or understood. */
@@ -118,8 +120,8 @@ verrou_status verrou__factory_options_read(const verrou_factory_options *from, v
  * over on success. `url` carries the settings, "custom:?prefix=x".
  */
 verrou_status verrou__store_open_driver(const verrou_driver *driver, const char *url,
-                                        const verrou_store_options *options, void *state,
-                                        verrou_store **ret_store, verrou_error *err);
+                                        const verrou_store_options *options, void *state, verrou_store **ret_store,
+                                        verrou_error *err);
 /* Tests only: stores opened from now on start no threads; verrou__engine_step() does their work. */
 void verrou__set_test_manual(bool manual);
 

@@ -19,7 +19,7 @@ static void keeping_reset(struct keeping *keeping)
     keeping->renewing = keeping->releasing = false;
 }
 
-void lease_mend_after_fork(void *object)
+void verrou__lease_mend_after_fork(void *object)
 {
     verrou_lock *lock = object;
     struct keeping *keeping = atomic_load(&lock->keeping);
@@ -33,9 +33,9 @@ void lease_mend_after_fork(void *object)
         keeping_reset(keeping);
 }
 
-void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
+void verrou__lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
 {
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
     pthread_mutex_lock(&lock->mutex);
     ret->noted = ret->state = (enum lease_state)lock->state;
     ret->lease = lock->lease;
@@ -48,9 +48,9 @@ void lease_look_at(verrou_lock *lock, int64_t now_ms, struct lease_view *ret)
     pthread_mutex_unlock(&lock->mutex);
 }
 
-void lease_look(verrou_lock *lock, struct lease_view *ret)
+void verrou__lease_look(verrou_lock *lock, struct lease_view *ret)
 {
-    lease_look_at(lock, verrou_now_ms(), ret);
+    verrou__lease_look_at(lock, verrou_now_ms(), ret);
 }
 
 /* ---- renewing ---- */
@@ -87,7 +87,7 @@ static void renewal_hook(verrou__call *call)
     struct keeping *keeping = atomic_load(&lock->keeping);
 
     keeping->renewing = false;
-    lease_extend_hook(call);
+    verrou__lease_extend_hook(call);
     switch (call->status) {
     case VERROU_OK:
         verrou__event_locked(call->engine, VERROU_TRACE, "lease.renewed", call, NULL, lock->ttl_ms);
@@ -112,20 +112,20 @@ static void renewal_started(verrou__call *call)
     struct keeping *keeping = atomic_load(&lock->keeping);
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     keeping->renewing = false;
     if (view.lease != call->lease || view.state != LEASE_HELD || renew_at_ms(lock, keeping, &view) > verrou_now_ms()) {
         verrou__call_answer_locked(call, VERROU_ECANCELED);
         return;
     }
     keeping->renewing = true;
-    lease_extend_started(call);
+    verrou__lease_extend_started(call);
 }
 
 static void renewal_start(verrou_lock *lock, verrou__engine *engine, struct keeping *keeping,
                           const struct lease_view *view)
 {
-    verrou__call *call = lease_call(lock, engine, VERROU__EXTEND, view);
+    verrou__call *call = verrou__lease_call(lock, engine, VERROU__EXTEND, view);
 
     if (!call) {
         renewal_failed(lock, engine, NULL, verrou_status_text(VERROU_ENOMEM));
@@ -145,9 +145,9 @@ static void lease_timer_fired(verrou__engine *engine, verrou__timer *timer)
     verrou_lock *lock = keeping->lock;
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (view.noted == LEASE_HELD && view.state == LEASE_LOST)
-        lease_over(lock, engine, view.lease, LEASE_LOST);
+        verrou__lease_over(lock, engine, view.lease, LEASE_LOST);
     else if (view.state == LEASE_HELD && renew_at_ms(lock, keeping, &view) <= verrou_now_ms())
         renewal_start(lock, engine, keeping, &view);
     lease_set_timer(lock, engine);
@@ -161,7 +161,7 @@ static void lease_set_timer(verrou_lock *lock, verrou__engine *engine)
 
     if (!keeping)
         return;
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     when_ms = view.noted == LEASE_HELD ? view.expires_ms : VERROU_FOREVER;
     if (view.state == LEASE_HELD && renew_at_ms(lock, keeping, &view) < when_ms)
         when_ms = renew_at_ms(lock, keeping, &view);
@@ -194,8 +194,8 @@ static void hold_from_now(struct keeping *keeping)
         keeping->hold_until_ms = verrou_now_ms() + keeping->max_hold_ms;
 }
 
-void lease_begun(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner, uint64_t fence,
-                 int64_t expires_ms)
+void verrou__lease_begun(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner, uint64_t fence,
+                         int64_t expires_ms)
 {
     struct keeping *keeping = atomic_load(&lock->keeping);
 
@@ -222,13 +222,13 @@ static bool lease_mark(verrou_lock *lock, uint32_t lease, enum lease_state state
     return same;
 }
 
-void lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum lease_state state)
+void verrou__lease_over(verrou_lock *lock, verrou__engine *engine, uint32_t lease, enum lease_state state)
 {
     struct keeping *keeping = atomic_load(&lock->keeping);
     struct lease_view view;
     bool was_held;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     was_held = view.noted == LEASE_HELD && view.lease == lease;
     if (view.noted == LEASE_NONE && state == LEASE_LOST)
         return; /* what was released, or never acquired, cannot be lost */
@@ -269,7 +269,7 @@ static void lease_after_inline(verrou_lock *lock, verrou__engine *engine)
     if (!keeping)
         return;
     verrou__engine_enter(engine);
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (view.state == LEASE_NONE)
         lease_tell_waiters(keeping, VERROU_OK);
     else
@@ -278,14 +278,14 @@ static void lease_after_inline(verrou_lock *lock, verrou__engine *engine)
     verrou__engine_leave(engine);
 }
 
-void lease_begun_inline(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner, uint64_t fence,
-                        int64_t expires_ms)
+void verrou__lease_begun_inline(verrou_lock *lock, verrou__engine *engine, const verrou__owner_id *owner,
+                                uint64_t fence, int64_t expires_ms)
 {
     lease_install(lock, owner, fence, expires_ms);
     lease_after_inline(lock, engine);
 }
 
-void lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease)
+void verrou__lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease)
 {
     lease_mark(lock, lease, LEASE_NONE);
     lease_after_inline(lock, engine);
@@ -293,10 +293,10 @@ void lease_over_inline(verrou_lock *lock, verrou__engine *engine, uint32_t lease
 
 /* ---- hooks ---- */
 
-void lease_acquire_hook(verrou__call *call)
+void verrou__lease_acquire_hook(verrou__call *call)
 {
     if (call->status == VERROU_OK)
-        lease_begun(call->subject, call->engine, &call->owner_id, call->fence, call->expires_ms);
+        verrou__lease_begun(call->subject, call->engine, &call->owner_id, call->fence, call->expires_ms);
 }
 
 /*
@@ -309,12 +309,12 @@ static uint32_t lease_changed_by(verrou_lock *lock, const verrou__call *call)
 
     if (!lock->owner_is_fixed || call->want_fence != 0)
         return call->lease;
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     return view.lease;
 }
 
 /* Its turn came: no renewal behind it; and an extend before it may have moved the end. */
-void lease_release_started(verrou__call *call)
+void verrou__lease_release_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
     struct keeping *keeping = atomic_load(&lock->keeping);
@@ -327,20 +327,20 @@ void lease_release_started(verrou__call *call)
     pthread_mutex_unlock(&lock->mutex);
 }
 
-void lease_release_hook(verrou__call *call)
+void verrou__lease_release_hook(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
     struct keeping *keeping = atomic_load(&lock->keeping);
 
     switch (call->status) {
     case VERROU_OK:
-        lease_over(lock, call->engine, lease_changed_by(lock, call), LEASE_NONE);
+        verrou__lease_over(lock, call->engine, lease_changed_by(lock, call), LEASE_NONE);
         break;
     case VERROU_ENOTOWNED:
-        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+        verrou__lease_over(lock, call->engine, call->lease, LEASE_LOST);
         break;
     case VERROU_EUNKNOWN:
-        lease_over(lock, call->engine, lease_changed_by(lock, call), call->gone ? LEASE_LOST : LEASE_RELEASING);
+        verrou__lease_over(lock, call->engine, lease_changed_by(lock, call), call->gone ? LEASE_LOST : LEASE_RELEASING);
         break;
     default: /* nothing was changed */
         if (keeping) {
@@ -352,7 +352,7 @@ void lease_release_hook(verrou__call *call)
 }
 
 /* From now on the store may have shortened the lease. call->expires_ms keeps the end before. */
-void lease_extend_started(verrou__call *call)
+void verrou__lease_extend_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
     int64_t expires_ms = verrou__lease_end_ms(call->engine, verrou_now_ms(), call->ttl_ms);
@@ -399,15 +399,14 @@ static void lease_move_end(verrou_lock *lock, const verrou__call *call)
 static void lease_revive(verrou_lock *lock, const verrou__call *call)
 {
     pthread_mutex_lock(&lock->mutex);
-    if (lock->lease == call->lease &&
-        (lock->state == LEASE_LOST || (lock->state == LEASE_NONE && call->may_revive)))
+    if (lock->lease == call->lease && (lock->state == LEASE_LOST || (lock->state == LEASE_NONE && call->may_revive)))
         lock->state = LEASE_HELD;
     if (lock->lease == call->lease && lock->fence == 0)
         lock->fence = call->fence;
     pthread_mutex_unlock(&lock->mutex);
 }
 
-void lease_extend_hook(verrou__call *call)
+void verrou__lease_extend_hook(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
 
@@ -416,27 +415,27 @@ void lease_extend_hook(verrou__call *call)
     if (call->status == VERROU_OK || (call->status == VERROU_EUNKNOWN && call->first_sent_ms))
         lease_move_end(lock, call);
     else if (call->status == VERROU_ENOTOWNED)
-        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+        verrou__lease_over(lock, call->engine, call->lease, LEASE_LOST);
     else if (call->begun && call->status != VERROU_ECLOSED && call->status != VERROU_ECANCELED)
         lease_put_end_back(lock, call);
     lease_set_timer(lock, call->engine);
 }
 
 /* The store has looked at the key while no other request of this lease was on its way. */
-void lease_inspect_hook(verrou__call *call)
+void verrou__lease_inspect_hook(verrou__call *call)
 {
     char owner[VERROU_MAX_OWNER + 1];
     verrou_lock *lock = call->subject;
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (call->status != VERROU_OK || view.lease != call->lease || view.noted != LEASE_HELD)
         return;
-    lock_owner_text(lock, &view.owner, owner);
+    verrou__lock_owner_text(lock, &view.owner, owner);
     /* A fixed owner may hold the lock by another acquisition, which the token tells. */
     if (!call->locked || (call->holder && strcmp(call->holder, owner) != 0) ||
         (call->fence != 0 && view.fence != 0 && call->fence != view.fence)) {
-        lease_over(lock, call->engine, call->lease, LEASE_LOST);
+        verrou__lease_over(lock, call->engine, call->lease, LEASE_LOST);
     } else if (call->holder && call->op.remaining_ms >= 0) {
         pthread_mutex_lock(&lock->mutex);
         if (lock->lease == call->lease) {
@@ -449,13 +448,13 @@ void lease_inspect_hook(verrou__call *call)
     }
 }
 
-void lease_wait_started(verrou__call *call)
+void verrou__lease_wait_started(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
     struct keeping *keeping = atomic_load(&lock->keeping);
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (view.state == LEASE_LOST) {
         verrou__call_answer_locked(call, VERROU_ELOST);
     } else if (view.state != LEASE_HELD) {
@@ -470,7 +469,7 @@ void lease_wait_started(verrou__call *call)
     }
 }
 
-void lease_wait_hook(verrou__call *call)
+void verrou__lease_wait_hook(verrou__call *call)
 {
     verrou_lock *lock = call->subject;
     struct keeping *keeping = atomic_load(&lock->keeping);
@@ -488,7 +487,7 @@ void lease_wait_hook(verrou__call *call)
 
 /* ---- keeping ---- */
 
-verrou_status lease_need_keeping(verrou_lock *lock, verrou_error *err)
+verrou_status verrou__lease_need_keeping(verrou_lock *lock, verrou_error *err)
 {
     struct keeping *made;
     struct keeping *none = NULL;
@@ -506,7 +505,7 @@ verrou_status lease_need_keeping(verrou_lock *lock, verrou_error *err)
     return VERROU_OK;
 }
 
-void lease_start_keeping(verrou_lock *lock, verrou__engine *engine)
+void verrou__lease_start_keeping(verrou_lock *lock, verrou__engine *engine)
 {
     verrou__engine_enter(engine);
     hold_from_now(atomic_load(&lock->keeping));
@@ -514,12 +513,12 @@ void lease_start_keeping(verrou_lock *lock, verrou__engine *engine)
     verrou__engine_leave(engine);
 }
 
-void lease_stop_keeping(verrou_lock *lock)
+void verrou__lease_stop_keeping(verrou_lock *lock)
 {
     verrou__engine *engine = verrou__store_engine_here(lock->store);
     struct keeping *keeping;
 
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
     keeping = atomic_load(&lock->keeping);
     if (!keeping || !engine)
         return;
@@ -529,12 +528,12 @@ void lease_stop_keeping(verrou_lock *lock)
     verrou__engine_leave(engine);
 }
 
-void lease_free_keeping(verrou_lock *lock)
+void verrou__lease_free_keeping(verrou_lock *lock)
 {
     verrou__engine *engine = verrou__store_engine_here(lock->store);
     struct keeping *keeping;
 
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
     keeping = atomic_load(&lock->keeping);
     if (!keeping)
         return;
@@ -550,14 +549,14 @@ void lease_free_keeping(verrou_lock *lock)
 
 static void unref_subject_lock(verrou__call *call)
 {
-    lock_unref(call->subject);
+    verrou__lock_unref(call->subject);
 }
 
-verrou__call *lease_call(verrou_lock *lock, verrou__engine *engine, verrou__call_kind kind,
-                         const struct lease_view *view)
+verrou__call *verrou__lease_call(verrou_lock *lock, verrou__engine *engine, verrou__call_kind kind,
+                                 const struct lease_view *view)
 {
     char owner[VERROU_MAX_OWNER + 1];
-    size_t len = lock_owner_text(lock, &view->owner, owner);
+    size_t len = verrou__lock_owner_text(lock, &view->owner, owner);
     verrou__call *call = verrou__call_new(engine, kind, len + 1);
 
     if (!call)
@@ -574,6 +573,6 @@ verrou__call *lease_call(verrou_lock *lock, verrou__engine *engine, verrou__call
     call->series = &lock->series;
     call->subject = lock;
     call->done_with = unref_subject_lock;
-    lock_ref(lock);
+    verrou__lock_ref(lock);
     return call;
 }

@@ -10,25 +10,25 @@
 
 /* ---- making ---- */
 
-void lock_ref(verrou_lock *lock)
+void verrou__lock_ref(verrou_lock *lock)
 {
     atomic_fetch_add(&lock->refs, 1);
 }
 
-void lock_unref(verrou_lock *lock)
+void verrou__lock_unref(verrou_lock *lock)
 {
     verrou_store *store = lock->store;
 
     if (atomic_fetch_sub(&lock->refs, 1) != 1)
         return;
-    lease_free_keeping(lock);
+    verrou__lease_free_keeping(lock);
     pthread_mutex_destroy(&lock->mutex);
     verrou__free(lock->text);
     verrou__free(lock);
     verrou__store_unref(store);
 }
 
-size_t lock_owner_text(const verrou_lock *lock, const verrou__owner_id *id, char out[VERROU_MAX_OWNER + 1])
+size_t verrou__lock_owner_text(const verrou_lock *lock, const verrou__owner_id *id, char out[VERROU_MAX_OWNER + 1])
 {
     size_t len;
 
@@ -123,7 +123,7 @@ static verrou_status make(verrou_store *store, const char *key, const verrou_loc
     if (status == VERROU_OK && text && !(lock->text = verrou__strdup(text)))
         status = verrou__nomem(err);
     if (status == VERROU_OK && options->keep_alive)
-        status = lease_need_keeping(lock, err);
+        status = verrou__lease_need_keeping(lock, err);
     if (status != VERROU_OK) {
         verrou__free(lock->text);
         verrou__free(lock);
@@ -171,6 +171,9 @@ verrou_status verrou_lock_new(verrou_store *store, const char *key, const verrou
     return verrou__lock_new(store, key, options, NULL, ret_lock, err);
 }
 
+/* Two clocks were rounded to milliseconds when the lock was serialised, and two are when it is restored. */
+#define ROUNDED_MS 2
+
 /* The lease that a serialised lock speaks of, by the wall clock. */
 static void restore_lease(verrou_lock *lock, const verrou__serial *serial)
 {
@@ -182,7 +185,7 @@ static void restore_lease(verrou_lock *lock, const verrou__serial *serial)
             return; /* it was never acquired */
         lock->expires_ms = VERROU_FOREVER;
     } else {
-        left_ms = serial->expiration_ms - verrou__wall_ms();
+        left_ms = serial->expiration_ms - verrou__wall_ms() - ROUNDED_MS;
         lock->expires_ms = verrou_now_ms() + left_ms;
     }
     lock->lease = 1;
@@ -218,7 +221,7 @@ verrou_status verrou__lock_restore(verrou_store *store, const char *json, const 
         if (status == VERROU_OK)
             status = verrou__engine_need_timers(engine, err);
         if (status == VERROU_OK)
-            lease_start_keeping(lock, engine);
+            verrou__lease_start_keeping(lock, engine);
     }
     if (status == VERROU_OK)
         *ret_lock = lock;
@@ -239,8 +242,8 @@ void verrou_lock_free(verrou_lock *lock)
 {
     if (!lock)
         return;
-    lease_stop_keeping(lock);
-    lock_unref(lock);
+    verrou__lease_stop_keeping(lock);
+    verrou__lock_unref(lock);
 }
 
 /* ---- acquiring ---- */
@@ -326,10 +329,9 @@ static void fill_acquire(const verrou_lock *lock, verrou__call *call, const stru
     call->deadline_ms = plan->deadline_ms;
     if (timeout_ms != VERROU_FOREVER && call->start_ms + timeout_ms < call->deadline_ms)
         call->deadline_ms = call->start_ms + timeout_ms;
-    if (plan->attempts != VERROU_FOREVER && !plan->immediate &&
-        plan->attempts - 1 <= VERROU_MAX_MS / plan->delay_ms)
+    if (plan->attempts != VERROU_FOREVER && !plan->immediate && plan->attempts - 1 <= VERROU_MAX_MS / plan->delay_ms)
         call->attempts_end_ms = call->start_ms + (plan->attempts - 1) * plan->delay_ms;
-    call->hook = lease_acquire_hook;
+    call->hook = verrou__lease_acquire_hook;
 }
 
 static verrou_status acquire_call(verrou_lock *lock, verrou__engine *engine, const struct plan *plan,
@@ -340,7 +342,7 @@ static verrou_status acquire_call(verrou_lock *lock, verrou__engine *engine, con
 
     if (atomic_load(&lock->keeping) && verrou__engine_need_timers(engine, err) != VERROU_OK)
         return VERROU_ENOMEM;
-    call = lease_call(lock, engine, VERROU__ACQUIRE, &view);
+    call = verrou__lease_call(lock, engine, VERROU__ACQUIRE, &view);
     if (!call)
         return verrou__nomem(err);
     call->owner_id = *owner;
@@ -383,7 +385,7 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
     op.key = lock->key;
     op.key_len = lock->key_len;
     op.owner = owner;
-    op.owner_len = (uint16_t)lock_owner_text(lock, id, owner);
+    op.owner_len = (uint16_t)verrou__lock_owner_text(lock, id, owner);
     op.ttl_ms = lock->ttl_ms;
     op.sent_ms = verrou_now_ms();
     verrou__engine_execute_inline(engine, &op);
@@ -391,7 +393,7 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
     if (op.result != VERROU_OP_APPLIED)
         return false; /* asked again by the engine, which can wait, and describe the holder */
     expires_ms = lock->ttl_ms == VERROU_FOREVER ? VERROU_FOREVER : op.sent_ms + lock->ttl_ms;
-    lease_begun_inline(lock, engine, id, op.fence, expires_ms);
+    verrou__lease_begun_inline(lock, engine, id, op.fence, expires_ms);
     if (ret_info)
         tell_granted(&op, lock->ttl_ms, ret_info);
     return true;
@@ -406,7 +408,7 @@ static verrou_status acquire(verrou_lock *lock, const struct plan *plan, verrou_
 
     if (status != VERROU_OK)
         return status;
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
     status = take_owner(lock, &owner, err);
     if (status != VERROU_OK)
         return status;
@@ -460,7 +462,7 @@ verrou_status verrou_lock_acquire_async(verrou_lock *lock, const verrou_acquire_
         status = verrou__store_engine(lock->store, &engine, err);
     if (status != VERROU_OK)
         return status;
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
     status = take_owner(lock, &owner, err);
     if (status == VERROU_OK)
         status = acquire_call(lock, engine, &plan, &owner, &call, err);
@@ -496,8 +498,8 @@ static verrou_status lease_op(verrou_lock *lock, verrou__call_kind kind, const v
         status = verrou__store_engine(lock->store, &engine, err);
     if (status != VERROU_OK)
         return status;
-    lease_look(lock, view);
-    call = lease_call(lock, engine, kind, view);
+    verrou__lease_look(lock, view);
+    call = verrou__lease_call(lock, engine, kind, view);
     if (!call)
         return verrou__nomem(err);
     call->preset = known_answer(lock, view, read.fence);
@@ -520,22 +522,22 @@ static bool release_inline(verrou_lock *lock, const verrou_call_options *options
     struct lease_view view;
     verrou_op op = {.kind = VERROU_OP_RELEASE, .remaining_ms = -1, .others = -1, .sent_ms = verrou_now_ms()};
 
-    if (options || verrou__store_engine(lock->store, &engine, NULL) != VERROU_OK ||
-        !verrou__engine_is_inline(engine) || atomic_load(&lock->keeping) || verrou__engine_logs(engine, VERROU_DEBUG))
+    if (options || verrou__store_engine(lock->store, &engine, NULL) != VERROU_OK || !verrou__engine_is_inline(engine) ||
+        atomic_load(&lock->keeping) || verrou__engine_logs(engine, VERROU_DEBUG))
         return false;
-    lease_look_at(lock, op.sent_ms, &view);
+    verrou__lease_look_at(lock, op.sent_ms, &view);
     if (view.state != LEASE_HELD)
         return false;
     op.key = lock->key;
     op.key_len = lock->key_len;
     op.owner = owner;
-    op.owner_len = (uint16_t)lock_owner_text(lock, &view.owner, owner);
+    op.owner_len = (uint16_t)verrou__lock_owner_text(lock, &view.owner, owner);
     op.fence = view.fence;
     verrou__engine_execute_inline(engine, &op);
     verrou__op_done(&op);
     if (op.result != VERROU_OP_APPLIED)
         return false;
-    lease_over_inline(lock, engine, view.lease);
+    verrou__lease_over_inline(lock, engine, view.lease);
     if (verrou__engine_may_wait(engine, lock->key, lock->key_len))
         verrou__engine_freed(engine, lock->key, lock->key_len);
     return true;
@@ -546,12 +548,12 @@ static verrou_status release_call(verrou_lock *lock, const verrou_call_options *
 {
     struct lease_view view;
     verrou__call *call = NULL;
-    verrou_status status = lease_op(lock, VERROU__RELEASE, options, lease_release_hook, &view, &call, err);
+    verrou_status status = lease_op(lock, VERROU__RELEASE, options, verrou__lease_release_hook, &view, &call, err);
 
     if (status != VERROU_OK)
         return status;
     call->unknown = view.noted == LEASE_RELEASING; /* it is a repetition */
-    call->started = lease_release_started;
+    call->started = verrou__lease_release_started;
     *ret_call = call;
     return VERROU_OK;
 }
@@ -591,11 +593,11 @@ static verrou_status extend_call(verrou_lock *lock, int64_t ttl_ms, const verrou
         ttl_ms = lock->ttl_ms;
     status = check_range("ttl_ms", ttl_ms, 1, true, err);
     if (status == VERROU_OK)
-        status = lease_op(lock, VERROU__EXTEND, options, lease_extend_hook, &view, &call, err);
+        status = lease_op(lock, VERROU__EXTEND, options, verrou__lease_extend_hook, &view, &call, err);
     if (status != VERROU_OK)
         return status;
     call->ttl_ms = ttl_ms;
-    call->started = lease_extend_started;
+    call->started = verrou__lease_extend_started;
     *ret_call = call;
     return VERROU_OK;
 }
@@ -669,8 +671,8 @@ static verrou_status inspect_call(verrou_lock *lock, const verrou_call_options *
         status = verrou__store_engine(lock->store, &engine, err);
     if (status != VERROU_OK)
         return status;
-    lease_look(lock, &view);
-    call = lease_call(lock, engine, VERROU__INSPECT, &view);
+    verrou__lease_look(lock, &view);
+    call = verrou__lease_call(lock, engine, VERROU__INSPECT, &view);
     if (!call)
         return verrou__nomem(err);
     verrou__call_set_times(call, &read);
@@ -678,7 +680,7 @@ static verrou_status inspect_call(verrou_lock *lock, const verrou_call_options *
     call->op.owner_len = 0;
     call->want_fence = 0;
     if (view.noted == LEASE_HELD)
-        call->hook = lease_inspect_hook;
+        call->hook = verrou__lease_inspect_hook;
     else
         call->series = NULL;
     *ret_call = call;
@@ -725,7 +727,7 @@ int verrou_lock_is_expired(verrou_lock *lock)
 {
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     return view.state == LEASE_LOST || view.state == LEASE_FOREIGN;
 }
 
@@ -734,7 +736,7 @@ int64_t verrou_lock_remaining_ms(verrou_lock *lock)
     struct lease_view view;
     int64_t left_ms;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (view.state != LEASE_HELD)
         return 0;
     if (view.expires_ms == VERROU_FOREVER)
@@ -747,7 +749,7 @@ verrou_status verrou_lock_check(verrou_lock *lock)
 {
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     switch (view.state) {
     case LEASE_HELD:
         return VERROU_OK;
@@ -764,7 +766,7 @@ uint64_t verrou_lock_fence(verrou_lock *lock)
 {
     struct lease_view view;
 
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     return view.fence;
 }
 
@@ -776,11 +778,11 @@ verrou_status verrou_lock_owner(verrou_lock *lock, char **ret_owner, verrou_erro
 
     if (!lock || !ret_owner)
         return verrou__fail(err, VERROU_EINVAL, "%s is NULL", lock ? "ret_owner" : "lock");
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (own_next_owner(lock, err) != VERROU_OK)
         return VERROU_ENOMEM;
-    lease_look(lock, &view);
-    lock_owner_text(lock, &view.owner, owner);
+    verrou__lease_look(lock, &view);
+    verrou__lock_owner_text(lock, &view.owner, owner);
     copy = verrou__strdup(owner);
     if (!copy)
         return verrou__nomem(err);
@@ -808,12 +810,12 @@ verrou_status verrou_lock_serialize(verrou_lock *lock, char **ret_json, verrou_e
 
     if (!lock || !ret_json)
         return verrou__fail(err, VERROU_EINVAL, "%s is NULL", lock ? "ret_json" : "lock");
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     if (own_next_owner(lock, err) != VERROU_OK)
         return VERROU_ENOMEM;
-    lease_look(lock, &view);
+    verrou__lease_look(lock, &view);
     leased = view.state != LEASE_NONE;
-    lock_owner_text(lock, &view.owner, owner);
+    verrou__lock_owner_text(lock, &view.owner, owner);
     store_name = verrou_store_name(lock->store);
     serial.key = lock->key + lock->prefix_len;
     serial.owner = owner;
@@ -858,8 +860,8 @@ static verrou_status run(verrou_lock *lock, const verrou_acquire_options *option
     return status;
 }
 
-verrou_status verrou_lock_run(verrou_lock *lock, const verrou_acquire_options *options, verrou_body_fn body,
-                              void *user, int *ret_executed, int *ret_result, verrou_error *err)
+verrou_status verrou_lock_run(verrou_lock *lock, const verrou_acquire_options *options, verrou_body_fn body, void *user,
+                              int *ret_executed, int *ret_result, verrou_error *err)
 {
     return run(lock, options, false, body, user, ret_executed, ret_result, err);
 }
@@ -891,18 +893,18 @@ static verrou_status wait_call(verrou_lock *lock, const verrou_call_options *opt
         status = verrou__store_engine(lock->store, &engine, err);
     if (status != VERROU_OK)
         return status;
-    verrou__fork_settle(&lock->process, lease_mend_after_fork, lock);
-    status = lease_need_keeping(lock, err);
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
+    status = verrou__lease_need_keeping(lock, err);
     if (status == VERROU_OK)
         status = verrou__engine_need_timers(engine, err);
     if (status != VERROU_OK)
         return status;
-    call = lease_call(lock, engine, VERROU__WAIT, &view);
+    call = verrou__lease_call(lock, engine, VERROU__WAIT, &view);
     if (!call)
         return verrou__nomem(err);
     call->series = NULL;
-    call->started = lease_wait_started;
-    call->hook = lease_wait_hook;
+    call->started = verrou__lease_wait_started;
+    call->hook = verrou__lease_wait_hook;
     verrou__call_set_times(call, &read);
     *ret_call = call;
     return VERROU_OK;

@@ -176,8 +176,8 @@ static verrou_status load(const char *scheme, const verrou_driver **ret_driver, 
     if (address)
         memcpy(&driver_fn, &address, sizeof(driver_fn)); /* ISO C has no cast from data to function pointer */
     if (!driver_fn) {
-        status = verrou__fail(err, VERROU_ECONFIG, "no store for the scheme \"%s\": %s has no function %s", scheme, file,
-                              symbol);
+        status = verrou__fail(err, VERROU_ECONFIG, "no store for the scheme \"%s\": %s has no function %s", scheme,
+                              file, symbol);
         goto done;
     }
     status = verrou__driver_check(driver_fn(), err);

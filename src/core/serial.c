@@ -10,7 +10,7 @@
 #include <jansson.h>
 #include <string.h>
 
-#define MAX_EXACT                                                                                       \
+#define MAX_EXACT \
     (INT64_C(9007199254740991)) /* 2^53 - 1: the largest integer that a JavaScript number holds exactly \
                                  */
 #define MAX_STORE_NAME VERROU__MAX_STORE_NAME

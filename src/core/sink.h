@@ -7,7 +7,8 @@
 
 #include "core/core.h"
 
-struct verrou_sink *verrou__sink_new(size_t prefix_len); /* NULL when out of memory; prefix_len bytes are cut from keys */
+struct verrou_sink *
+verrou__sink_new(size_t prefix_len); /* NULL when out of memory; prefix_len bytes are cut from keys */
 void verrou__sink_free(struct verrou_sink *sink);
 void verrou__sink_reset(struct verrou_sink *sink); /* before a request is repeated */
 

@@ -69,7 +69,8 @@ static verrou_status read_common_settings(verrou_store *store, verrou_error *err
 
     store->prefix = prefix ? prefix : "";
     store->prefix_len = strlen(store->prefix);
-    if (prefix && prefix[0] && verrou__check_text("setting \"prefix\"", prefix, VERROU_MAX_KEY - 1, &inner) != VERROU_OK)
+    if (prefix && prefix[0] &&
+        verrou__check_text("setting \"prefix\"", prefix, VERROU_MAX_KEY - 1, &inner) != VERROU_OK)
         return verrou__fail(err, VERROU_ECONFIG, "%s", inner.message);
     store->options.prefix_len = store->prefix_len;
     store->options.limit_ms = DEFAULT_LIMIT_MS;

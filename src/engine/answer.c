@@ -26,10 +26,10 @@ static void call_stray_back(verrou__call *call)
 {
     verrou_op_result result = call->op.result;
 
-    series_leave(call);
+    verrou__series_leave(call);
     if (call->giving_up) {
         if (result == VERROU_OP_UNSENT || result == VERROU_OP_RETRY || result == VERROU_OP_UNKNOWN) {
-            call_try_again(call);
+            verrou__call_try_again(call);
             return;
         }
         if (result == VERROU_OP_FAILED)
@@ -41,14 +41,15 @@ static void call_stray_back(verrou__call *call)
 
         if (granted && call->owner_is_fixed)
             call->want_fence = call->op.fence;
-        if (granted || call_can_give_up(call)) {
-            call_give_up(call);
+        if (granted || verrou__call_can_give_up(call)) {
+            verrou__call_give_up(call);
             return;
         }
     }
-    if (result == VERROU_OP_APPLIED && (call->giving_up || call->kind == VERROU__RELEASE || call->kind == VERROU__FORCE))
-        waits_key_free(call->engine, call->op.key, call->op.key_len, call->op.others);
-    call_end(call);
+    if (result == VERROU_OP_APPLIED &&
+        (call->giving_up || call->kind == VERROU__RELEASE || call->kind == VERROU__FORCE))
+        verrou__waits_key_free(call->engine, call->op.key, call->op.key_len, call->op.others);
+    verrou__call_end(call);
 }
 
 /* ---- what the answers mean ---- */
@@ -70,11 +71,12 @@ static void call_keep_holder(verrou__call *call)
 /* The request was refused or failed for good: what the store said, unless an earlier request may have been applied. */
 static void call_failed(verrou__call *call)
 {
-    call_keep_error(call, call->op.error);
+    verrou__call_keep_error(call, call->op.error);
     if (call->unknown)
-        call_finish(call, VERROU_EUNKNOWN);
+        verrou__call_finish(call, VERROU_EUNKNOWN);
     else
-        call_finish(call, call->error && call->error->status != VERROU_OK ? call->error->status : VERROU_ESTORAGE);
+        verrou__call_finish(call,
+                            call->error && call->error->status != VERROU_OK ? call->error->status : VERROU_ESTORAGE);
 }
 
 static bool call_changes_something(const verrou__call *call)
@@ -95,7 +97,7 @@ static void call_lost(verrou__call *call)
         verrou__event_locked(call->engine, VERROU_WARN, "call.answer_lost", call,
                              call->op.error ? call->op.error->message : NULL, 0);
     }
-    call_try_again(call);
+    verrou__call_try_again(call);
 }
 
 /* A definite answer: the failures before it are history. */
@@ -130,22 +132,22 @@ static void acquire_granted(verrou__call *call, int64_t expires_ms)
         call->unknown = true;
         call->permanent = false;
         if (now_ms >= call->deadline_ms)
-            call_finish(call, VERROU_EUNKNOWN);
+            verrou__call_finish(call, VERROU_EUNKNOWN);
         else if (++call->ended_early >= MAX_ENDED_EARLY)
-            call_fail(call, VERROU_ESTORAGE, "a lease of %lld ms is over before the store's answer is here",
-                      (long long)call->ttl_ms);
+            verrou__call_fail(call, VERROU_ESTORAGE, "a lease of %lld ms is over before the store's answer is here",
+                              (long long)call->ttl_ms);
         else
-            call_request(call);
+            verrou__call_request(call);
         return;
     }
     if (call->ttl_ms == VERROU_FOREVER && expires_ms != VERROU_FOREVER) {
         call->permanent = true;
         call->want_fence = call->op.fence;
-        call->stray = call_can_give_up(call); /* it is there, whatever comes of the next step */
-        call_request(call);
+        call->stray = verrou__call_can_give_up(call); /* it is there, whatever comes of the next step */
+        verrou__call_request(call);
         return;
     }
-    call_finish(call, VERROU_OK);
+    verrou__call_finish(call, VERROU_OK);
 }
 
 static void acquire_refused(verrou__call *call)
@@ -156,13 +158,13 @@ static void acquire_refused(verrou__call *call)
         /* The lease ended before it was made permanent. */
         call->permanent = false;
         call->want_fence = 0;
-        call->stray = call->stray && call_can_give_up(call);
-        call_request(call);
+        call->stray = call->stray && verrou__call_can_give_up(call);
+        verrou__call_request(call);
         return;
     }
     if (op->holder_is_owner && (call->unknown || call->stray)) {
         if (call->owner_is_fixed)
-            call_finish(call, VERROU_EUNKNOWN);
+            verrou__call_finish(call, VERROU_EUNKNOWN);
         else if (op->remaining_ms >= 0)
             acquire_granted(call, verrou__lease_end_ms(call->engine, op->sent_ms, op->remaining_ms));
         else
@@ -171,18 +173,18 @@ static void acquire_refused(verrou__call *call)
     }
     if (call->unknown && !op->holder && op->remaining_ms < 0) {
         /* The store does not say who it is: it may be us, and we would wait for ourselves. */
-        call_finish(call, VERROU_EUNKNOWN);
+        verrou__call_finish(call, VERROU_EUNKNOWN);
         return;
     }
     if (call->unknown) {
-        call->stray = call_can_give_up(call); /* it may still arrive */
+        call->stray = verrou__call_can_give_up(call); /* it may still arrive */
         call->unknown = false;
     }
     call_keep_holder(call);
     if (call->immediate)
-        call_finish(call, VERROU_ENOTACQUIRED);
+        verrou__call_finish(call, VERROU_ENOTACQUIRED);
     else
-        waits_refused(call);
+        verrou__waits_refused(call);
 }
 
 static void acquire_answered(verrou__call *call)
@@ -205,18 +207,18 @@ static void release_answered(verrou__call *call)
     bool gone = op->result == VERROU_OP_REFUSED;
 
     if (gone && !call->unknown) {
-        call_finish(call, VERROU_ENOTOWNED);
+        verrou__call_finish(call, VERROU_ENOTOWNED);
         return;
     }
     if (gone && engine_now(call->engine) >= call->expires_ms) {
         /* It is gone, but it may have run out: then somebody else may have had the lock before our release. */
         call->unknown = false;
         call->gone = true;
-        call_finish(call, VERROU_EUNKNOWN);
+        verrou__call_finish(call, VERROU_EUNKNOWN);
         return;
     }
-    waits_key_free(call->engine, op->key, op->key_len, op->others);
-    call_finish(call, VERROU_OK);
+    verrou__waits_key_free(call->engine, op->key, op->key_len, op->others);
+    verrou__call_finish(call, VERROU_OK);
 }
 
 static void extend_answered(verrou__call *call)
@@ -224,16 +226,16 @@ static void extend_answered(verrou__call *call)
     verrou_op *op = &call->op;
 
     if (op->result == VERROU_OP_REFUSED) {
-        call_finish(call, VERROU_ENOTOWNED);
+        verrou__call_finish(call, VERROU_ENOTOWNED);
         return;
     }
     call->fence = op->fence;
     call->expires_ms = verrou__lease_end_ms(call->engine, op->sent_ms, op->ttl_ms);
-    waits_key_extended(call->engine, op->key, op->key_len, call->expires_ms);
+    verrou__waits_key_extended(call->engine, op->key, op->key_len, call->expires_ms);
     if (call->expires_ms <= engine_now(call->engine))
-        call_finish(call, VERROU_ENOTOWNED); /* it ran out again before the answer was here */
+        verrou__call_finish(call, VERROU_ENOTOWNED); /* it ran out again before the answer was here */
     else
-        call_finish(call, VERROU_OK);
+        verrou__call_finish(call, VERROU_OK);
 }
 
 static void call_answer(verrou__call *call)
@@ -250,23 +252,23 @@ static void call_answer(verrou__call *call)
         extend_answered(call);
         break;
     case VERROU__FORCE:
-        waits_key_free(call->engine, call->op.key, call->op.key_len, call->op.others);
-        call_finish(call, VERROU_OK);
+        verrou__waits_key_free(call->engine, call->op.key, call->op.key_len, call->op.others);
+        verrou__call_finish(call, VERROU_OK);
         break;
     case VERROU__INSPECT:
         call->locked = call->op.result == VERROU_OP_APPLIED;
         call_keep_holder(call);
-        call_finish(call, VERROU_OK);
+        verrou__call_finish(call, VERROU_OK);
         break;
     default:
-        call_finish(call, VERROU_OK);
+        verrou__call_finish(call, VERROU_OK);
         break;
     }
 }
 
-void call_answered(verrou__call *call)
+void verrou__call_answered(verrou__call *call)
 {
-    call_set_state(call, CALL_BACK);
+    verrou__call_set_state(call, CALL_BACK);
     if (call->answered) {
         call_stray_back(call);
         return;
@@ -283,13 +285,12 @@ void call_answered(verrou__call *call)
         call_lost(call);
         break;
     default:
-        call_try_again(call);
+        verrou__call_try_again(call);
         break;
     }
 }
 
 /* ---- time limits ---- */
-
 
 /* No (further) answer in time, and no request is on its way. */
 static void call_out_of_time(verrou__call *call)
@@ -297,18 +298,18 @@ static void call_out_of_time(verrou__call *call)
     verrou__engine *engine = call->engine;
 
     if (call->unknown)
-        call_finish(call, VERROU_EUNKNOWN);
+        verrou__call_finish(call, VERROU_EUNKNOWN);
     else if (call->kind == VERROU__ACQUIRE && !call->error && engine_now(engine) >= call->deadline_ms &&
-             waits_know_holder(call))
-        call_finish(call, VERROU_ENOTACQUIRED);
+             verrou__waits_know_holder(call))
+        verrou__call_finish(call, VERROU_ENOTACQUIRED);
     else if (call->error)
-        call_finish(call, VERROU_ESTORAGE);
+        verrou__call_finish(call, VERROU_ESTORAGE);
     else if (engine->open_error) {
-        call_keep_error(call, engine->open_error);
-        call_finish(call, VERROU_ESTORAGE);
+        verrou__call_keep_error(call, engine->open_error);
+        verrou__call_finish(call, VERROU_ESTORAGE);
     } else
-        call_fail(call, VERROU_ESTORAGE, "no answer from the store within %lld ms",
-                  (long long)(engine_now(engine) - call->start_ms));
+        verrou__call_fail(call, VERROU_ESTORAGE, "no answer from the store within %lld ms",
+                          (long long)(engine_now(engine) - call->start_ms));
 }
 
 static void call_answered_out_of_time(verrou__call *call)
@@ -316,15 +317,14 @@ static void call_answered_out_of_time(verrou__call *call)
     if (call->state == CALL_FLYING)
         return; /* it comes back by the driver's deadline */
     if (call->state == CALL_QUEUED)
-        engine_dequeue(call->engine, call);
-    verrou__event_locked(call->engine, VERROU_WARN, "lock.not_given_up", call,
-                         call->ttl_ms == VERROU_FOREVER ? "a lease that never expires may be left"
-                                                        : "the lease runs out by itself",
-                         0);
-    call_end(call);
+        verrou__engine_dequeue(call->engine, call);
+    verrou__event_locked(
+        call->engine, VERROU_WARN, "lock.not_given_up", call,
+        call->ttl_ms == VERROU_FOREVER ? "a lease that never expires may be left" : "the lease runs out by itself", 0);
+    verrou__call_end(call);
 }
 
-void call_limit_reached(verrou__call *call)
+void verrou__call_limit_reached(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
 
@@ -336,11 +336,11 @@ void call_limit_reached(verrou__call *call)
     case CALL_ASLEEP:
     case CALL_BEHIND:
         if (call->kind == VERROU__WAIT) {
-            call_fail(call, VERROU_ECANCELED, "the lease has not ended within the limit");
+            verrou__call_fail(call, VERROU_ECANCELED, "the lease has not ended within the limit");
         } else if (engine_now(engine) < call->deadline_ms) {
             call->attempts_end_ms = VERROU_FOREVER;
             call->last_try = true;
-            call_request(call);
+            verrou__call_request(call);
         } else {
             call_out_of_time(call);
         }
@@ -349,8 +349,8 @@ void call_limit_reached(verrou__call *call)
         if (!call->first_sent_ms)
             call->first_sent_ms = call->op.sent_ms;
         if (call_changes_something(call))
-            call_fail(call, VERROU_EUNKNOWN, "no answer from the store within %lld ms",
-                      (long long)(engine_now(engine) - call->start_ms));
+            verrou__call_fail(call, VERROU_EUNKNOWN, "no answer from the store within %lld ms",
+                              (long long)(engine_now(engine) - call->start_ms));
         else
             call_out_of_time(call);
         break;

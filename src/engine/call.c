@@ -1,7 +1,7 @@
 /*
  * call.c - the life of a call: its states, its requests and time limits, and its end. What the answers mean is in answer.c.
  *
- * Every call is answered exactly once, by call_finish(). A request that is with a driver at that moment cannot be taken back: the
+ * Every call is answered exactly once, by verrou__call_finish(). A request that is with a driver at that moment cannot be taken back: the
  * call becomes a stray, and if the request turns out to have taken the lock, the same call object is used to release it. See
  * docs/internals/engine.md for the states.
  */
@@ -27,7 +27,7 @@ static const unsigned allowed_moves[CALL_STATES] = {
     [CALL_DONE] = 0,
 };
 
-void call_set_state(verrou__call *call, enum call_state state)
+void verrou__call_set_state(verrou__call *call, enum call_state state)
 {
     if (!(allowed_moves[call->state] & MOVE(state))) {
         /* Our own bug. Builds with VERROU_CHECK_STATES stop here; others go on, since the invariants below do not depend on the table. */
@@ -105,17 +105,17 @@ static void call_unlink(verrou__call *call)
 }
 
 /* The engine has no more to do with it. */
-void call_end(verrou__call *call)
+void verrou__call_end(verrou__call *call)
 {
     verrou__timer_clear(call->engine, &call->timer);
-    call_set_state(call, CALL_DONE);
+    verrou__call_set_state(call, CALL_DONE);
     call_unlink(call);
     call_unref_locked(call);
 }
 
 /* ---- time limits ---- */
 
-int64_t call_limit(const verrou__call *call)
+int64_t verrou__call_limit(const verrou__call *call)
 {
     int64_t limit_ms = call->deadline_ms;
 
@@ -138,9 +138,9 @@ int64_t call_limit(const verrou__call *call)
 }
 
 /* A sleeping caller watches its limits by itself; for all others, and for pauses, the keeper does. */
-void call_arm(verrou__call *call)
+void verrou__call_arm(verrou__call *call)
 {
-    int64_t when_ms = call->sleeper && !call->answered ? VERROU_FOREVER : call_limit(call);
+    int64_t when_ms = call->sleeper && !call->answered ? VERROU_FOREVER : verrou__call_limit(call);
 
     if (call->state == CALL_PAUSED && call->pause_until_ms < when_ms)
         when_ms = call->pause_until_ms;
@@ -152,12 +152,12 @@ static void call_timer_fired(verrou__engine *engine, verrou__timer *timer)
     verrou__call *call = (verrou__call *)((char *)timer - offsetof(verrou__call, timer));
     int64_t now_ms = engine_now(engine);
 
-    if (now_ms >= call_limit(call))
-        call_limit_reached(call);
+    if (now_ms >= verrou__call_limit(call))
+        verrou__call_limit_reached(call);
     else if (call->state == CALL_PAUSED && now_ms >= call->pause_until_ms)
-        call_request(call);
+        verrou__call_request(call);
     else
-        call_arm(call);
+        verrou__call_arm(call);
 }
 
 /* ---- requests ---- */
@@ -190,7 +190,7 @@ static int64_t op_ttl(const verrou__call *call)
     return call->ttl_ms;
 }
 
-void call_request(verrou__call *call)
+void verrou__call_request(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
     verrou_op *op = &call->op;
@@ -207,14 +207,14 @@ void call_request(verrou__call *call)
         verrou__sink_reset(call->sink);
     if (!call->fail_by_ms)
         call->fail_by_ms = engine_now(engine) + engine->options.limit_ms;
-    call_set_state(call, CALL_QUEUED);
-    op->deadline_ms = call_limit(call);
-    engine_enqueue(engine, call);
-    call_arm(call);
+    verrou__call_set_state(call, CALL_QUEUED);
+    op->deadline_ms = verrou__call_limit(call);
+    verrou__engine_enqueue(engine, call);
+    verrou__call_arm(call);
 }
 
 /* Keep the text of a failure. What the caller was told stays as it is. */
-void call_keep_error(verrou__call *call, const verrou_error *from)
+void verrou__call_keep_error(verrou__call *call, const verrou_error *from)
 {
     if (!from || call->answered)
         return;
@@ -227,28 +227,28 @@ void call_keep_error(verrou__call *call, const verrou_error *from)
 }
 
 /* The request failed for a passing reason: at once the first time, then after growing pauses. */
-void call_try_again(verrou__call *call)
+void verrou__call_try_again(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
 
-    call_keep_error(call, call->op.error);
-    if (engine_now(engine) >= call_limit(call)) {
-        call_set_state(call, CALL_PAUSED);
-        call_limit_reached(call);
+    verrou__call_keep_error(call, call->op.error);
+    if (engine_now(engine) >= verrou__call_limit(call)) {
+        verrou__call_set_state(call, CALL_PAUSED);
+        verrou__call_limit_reached(call);
         return;
     }
     if (call->pause_ms == 0 && call->op.result != VERROU_OP_RETRY) {
         call->pause_ms = PAUSE_MIN_MS;
-        call_request(call);
+        verrou__call_request(call);
         return;
     }
     call->pause_ms = call->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : call->pause_ms * 2;
     if (call->pause_ms < PAUSE_MIN_MS)
         call->pause_ms = PAUSE_MIN_MS;
-    call->pause_until_ms =
-        engine_now(engine) + call->pause_ms / 2 + (int64_t)(engine->host->random() % (uint64_t)(call->pause_ms / 2 + 1));
-    call_set_state(call, CALL_PAUSED);
-    call_arm(call);
+    call->pause_until_ms = engine_now(engine) + call->pause_ms / 2 +
+                           (int64_t)(engine->host->random() % (uint64_t)(call->pause_ms / 2 + 1));
+    verrou__call_set_state(call, CALL_PAUSED);
+    verrou__call_arm(call);
 }
 
 /* ---- series ---- */
@@ -256,7 +256,7 @@ void call_try_again(verrou__call *call)
 static void call_go(verrou__call *call);
 
 /* Let the next one of the series begin. */
-void series_leave(verrou__call *call)
+void verrou__series_leave(verrou__call *call)
 {
     verrou__series *series = call->series;
     verrou__call *before = NULL;
@@ -281,7 +281,7 @@ void series_leave(verrou__call *call)
 /* ---- giving up ---- */
 
 /* Can a release of this call's owner free no other lease than the one meant? */
-bool call_can_give_up(const verrou__call *call)
+bool verrou__call_can_give_up(const verrou__call *call)
 {
     if (call->kind != VERROU__RELEASE && call->kind != VERROU__ACQUIRE)
         return false;
@@ -289,7 +289,7 @@ bool call_can_give_up(const verrou__call *call)
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */
-void call_give_up(verrou__call *call)
+void verrou__call_give_up(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
     int64_t lease_ms = call->kind == VERROU__ACQUIRE ? op_ttl(call) : 0;
@@ -307,7 +307,7 @@ void call_give_up(verrou__call *call)
     call->fail_by_ms = until_ms;
     call->pause_ms = 0;
     verrou__event_locked(engine, VERROU_INFO, "lock.giving_up", call, NULL, 0);
-    call_request(call);
+    verrou__call_request(call);
 }
 
 /* ---- answering ---- */
@@ -325,35 +325,35 @@ static void call_deliver(verrou__call *call)
     }
 }
 
-void call_finish(verrou__call *call, verrou_status status)
+void verrou__call_finish(verrou__call *call, verrou_status status)
 {
     verrou__engine *engine = call->engine;
 
     if (call->state == CALL_QUEUED)
-        engine_dequeue(engine, call);
+        verrou__engine_dequeue(engine, call);
     call->status = status;
     call->answered = true;
     if (status == VERROU_OK)
         call->stray = false;
-    else if (call->unknown && call_can_give_up(call))
+    else if (call->unknown && verrou__call_can_give_up(call))
         call->stray = true;
-    cancel_detach(call);
+    verrou__cancel_detach(call);
     verrou__timer_clear(engine, &call->timer);
-    waits_leave(call);
+    verrou__waits_leave(call);
     if (call->hook)
         call->hook(call);
-    outcome_log(call);
+    verrou__outcome_log(call);
     call_deliver(call);
     if (call->state == CALL_FLYING)
         return; /* call_stray_back() does the rest */
-    series_leave(call);
+    verrou__series_leave(call);
     if (call->stray)
-        call_give_up(call);
+        verrou__call_give_up(call);
     else
-        call_end(call);
+        verrou__call_end(call);
 }
 
-void call_fail(verrou__call *call, verrou_status status, const char *format, ...)
+void verrou__call_fail(verrou__call *call, verrou_status status, const char *format, ...)
 {
     verrou_error error = VERROU_ERROR_INIT;
     va_list args;
@@ -363,19 +363,19 @@ void call_fail(verrou__call *call, verrou_status status, const char *format, ...
     va_end(args);
     error.status = status;
     error.retriable = 1;
-    call_keep_error(call, &error);
-    call_finish(call, status);
+    verrou__call_keep_error(call, &error);
+    verrou__call_finish(call, status);
 }
 
 /* ---- cancelling ---- */
 
-void call_cancel(verrou__call *call)
+void verrou__call_cancel(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
 
     verrou__engine_enter(engine);
     if (!call->answered)
-        call_finish(call, VERROU_ECANCELED);
+        verrou__call_finish(call, VERROU_ECANCELED);
     call_unref_locked(call);
     verrou__engine_leave(engine);
 }
@@ -388,22 +388,22 @@ static void call_go(verrou__call *call)
 
     call->begun = true;
     if (call->kind == VERROU__WAIT) {
-        call_set_state(call, CALL_ASLEEP);
-        call_arm(call);
+        verrou__call_set_state(call, CALL_ASLEEP);
+        verrou__call_arm(call);
     }
     if (call->started)
         call->started(call);
     if (call->answered || call->kind == VERROU__WAIT) {
         /* Nothing is to be sent. */
     } else if (call->kind != VERROU__ACQUIRE || call->immediate) {
-        call_request(call);
-    } else if (waits_join(call, &error) != VERROU_OK) {
-        call_keep_error(call, &error);
-        call_finish(call, error.status);
+        verrou__call_request(call);
+    } else if (verrou__waits_join(call, &error) != VERROU_OK) {
+        verrou__call_keep_error(call, &error);
+        verrou__call_finish(call, error.status);
     }
 }
 
-void call_begin(verrou__call *call)
+void verrou__call_begin(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
     verrou_cancel *cancel = call->cancel;
@@ -415,24 +415,24 @@ void call_begin(verrou__call *call)
     engine->calls = call;
     if (engine->closing) {
         call->series = NULL;
-        call_finish(call, VERROU_ECLOSED);
+        verrou__call_finish(call, VERROU_ECLOSED);
         return;
     }
     if (call->preset != VERROU_OK) {
-        call_finish(call, call->preset);
+        verrou__call_finish(call, call->preset);
         return;
     }
-    if (cancel && !cancel_attach(cancel, call)) {
+    if (cancel && !verrou__cancel_attach(cancel, call)) {
         call->series = NULL;
-        call_finish(call, VERROU_ECANCELED);
+        verrou__call_finish(call, VERROU_ECANCELED);
         return;
     }
     if (call->deadline_ms <= call->start_ms) {
         call->series = NULL;
         if (call->kind == VERROU__ACQUIRE)
-            call_finish(call, VERROU_ENOTACQUIRED);
+            verrou__call_finish(call, VERROU_ENOTACQUIRED);
         else
-            call_fail(call, VERROU_ESTORAGE, "the deadline had passed before anything was sent");
+            verrou__call_fail(call, VERROU_ESTORAGE, "the deadline had passed before anything was sent");
         return;
     }
     if (call->series) {
@@ -445,8 +445,8 @@ void call_begin(verrou__call *call)
             series->head = call;
         series->tail = call;
         if (parked) {
-            call_set_state(call, CALL_PARKED);
-            call_arm(call);
+            verrou__call_set_state(call, CALL_PARKED);
+            verrou__call_arm(call);
             return;
         }
     }
@@ -455,13 +455,13 @@ void call_begin(verrou__call *call)
 
 void verrou__call_start_locked(verrou__call *call)
 {
-    call_begin(call);
+    verrou__call_begin(call);
 }
 
 void verrou__call_answer_locked(verrou__call *call, verrou_status status)
 {
     if (!call->answered)
-        call_finish(call, status);
+        verrou__call_finish(call, status);
 }
 
 verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verrou_done_fn done, void *user,
@@ -472,14 +472,14 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
 
     verrou__engine_enter(engine);
     if (!engine->closing)
-        status = threads_need_keeper(engine);
+        status = verrou__threads_need_keeper(engine);
     if (status == VERROU_OK) {
-        queue_ref(queue);
+        verrou__queue_ref(queue);
         call->queue = queue;
         call->done = done;
         call->user = user;
         call->refs++;
-        call_begin(call);
+        verrou__call_begin(call);
     }
     verrou__engine_leave(engine);
     if (status != VERROU_OK) {

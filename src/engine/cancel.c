@@ -29,7 +29,6 @@ static void cancel_lock(verrou_cancel *cancel)
     pthread_mutex_lock(&cancel->mutex);
 }
 
-
 verrou_status verrou_cancel_new(verrou_cancel **ret_cancel, verrou_error *err)
 {
     verrou_cancel *cancel;
@@ -78,13 +77,13 @@ void verrou_cancel_fire(verrou_cancel *cancel)
 
         call->refs++; /* it cannot go away before it has left the list */
         pthread_mutex_unlock(&cancel->mutex);
-        call_cancel(call);
+        verrou__call_cancel(call);
         cancel_lock(cancel);
     }
     cancel_unref_locked(cancel);
 }
 
-bool cancel_attach(verrou_cancel *cancel, verrou__call *call)
+bool verrou__cancel_attach(verrou_cancel *cancel, verrou__call *call)
 {
     bool fired;
 
@@ -103,7 +102,7 @@ bool cancel_attach(verrou_cancel *cancel, verrou__call *call)
     return !fired;
 }
 
-void cancel_detach(verrou__call *call)
+void verrou__cancel_detach(verrou__call *call)
 {
     verrou_cancel *cancel = call->cancel;
 

@@ -1,9 +1,9 @@
 /*
  * engine.c - making and closing an engine, and reaching the store: lanes, the queue of requests, and who runs the next batch.
  *
- * A request is enqueued; then either a sleeping caller takes an idle lane and the whole queue with it (engine_lead), or a worker does. The
+ * A request is enqueued; then either a sleeping caller takes an idle lane and the whole queue with it (verrou__engine_lead), or a worker does. The
  * rule that nothing gets stuck: whenever the mutex is let go with requests in the queue and a lane to be had, somebody was woken
- * who will come for them (engine_appoint). Whoever was woken and cannot come after all appoints anew.
+ * who will come for them (verrou__engine_appoint). Whoever was woken and cannot come after all appoints anew.
  */
 #include "engine/internal.h"
 
@@ -24,7 +24,7 @@ static void engine_init_cond(pthread_cond_t *cond)
 static void engine_reopen(verrou__engine *engine, verrou__timer *timer)
 {
     (void)timer;
-    engine_appoint(engine);
+    verrou__engine_appoint(engine);
 }
 
 verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__engine **ret_engine, verrou_error *err)
@@ -52,7 +52,7 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine_init_cond(&engine->work);
     engine_init_cond(&engine->drained);
     table_init(&engine->waits);
-    watch_init(engine);
+    verrou__watch_init(engine);
     *ret_engine = engine;
     return VERROU_OK;
 }
@@ -133,26 +133,27 @@ static void engine_pump_inline(verrou__engine *engine)
         verrou_error error = VERROU_ERROR_INIT;
         verrou_op *op = &call->op;
 
-        engine_dequeue(engine, call);
-        call_set_state(call, CALL_FLYING);
+        verrou__engine_dequeue(engine, call);
+        verrou__call_set_state(call, CALL_FLYING);
         op->sent_ms = engine_now(engine);
         if (is_special(call))
             engine_execute_special(engine, NULL, call, VERROU_FOREVER, &error);
         else
             engine->driver->execute(engine->state, NULL, &op, 1, VERROU_FOREVER, &error);
-        call_answered(call);
+        verrou__call_answered(call);
     }
 }
 
-void engine_settle(verrou__engine *engine)
+void verrou__engine_settle(verrou__engine *engine)
 {
     engine_pump_inline(engine);
-    engine_appoint(engine);
+    verrou__engine_appoint(engine);
 }
 
-bool engine_has_loose_ends(const verrou__engine *engine)
+bool verrou__engine_has_loose_ends(const verrou__engine *engine)
 {
-    return engine->finished || engine->garbage || (!engine->reporting && (engine->event_count || engine->events_dropped));
+    return engine->finished || engine->garbage ||
+           (!engine->reporting && (engine->event_count || engine->events_dropped));
 }
 
 void verrou__engine_leave(verrou__engine *engine)
@@ -161,9 +162,9 @@ void verrou__engine_leave(verrou__engine *engine)
     verrou__call *garbage;
     verrou__call *in_order = NULL;
 
-    engine_settle(engine);
+    verrou__engine_settle(engine);
     if (engine->events)
-        events_flush(engine);
+        verrou__events_flush(engine);
     finished = engine->finished;
     engine->finished = NULL;
     garbage = engine->garbage;
@@ -180,7 +181,7 @@ void verrou__engine_leave(verrou__engine *engine)
     while (in_order) {
         verrou__call *next = in_order->done_next;
 
-        queue_push(in_order->queue, in_order);
+        verrou__queue_push(in_order->queue, in_order);
         in_order = next;
     }
     while (garbage) {
@@ -193,7 +194,7 @@ void verrou__engine_leave(verrou__engine *engine)
 
 /* ---- the queue ---- */
 
-void engine_enqueue(verrou__engine *engine, verrou__call *call)
+void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call)
 {
     call->next = NULL;
     call->prev = engine->queue_tail;
@@ -204,7 +205,7 @@ void engine_enqueue(verrou__engine *engine, verrou__call *call)
     engine->queue_tail = call;
 }
 
-void engine_dequeue(verrou__engine *engine, verrou__call *call)
+void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
 {
     if (call->prev)
         call->prev->next = call->next;
@@ -226,8 +227,8 @@ static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, ve
     while (n < MAX_BATCH && engine->queue_head && !(n > 0 && is_special(engine->queue_head))) {
         verrou__call *call = engine->queue_head;
 
-        engine_dequeue(engine, call);
-        call_set_state(call, CALL_FLYING);
+        verrou__engine_dequeue(engine, call);
+        verrou__call_set_state(call, CALL_FLYING);
         call->op.sent_ms = now_ms;
         calls[n] = call;
         ops[n++] = &call->op;
@@ -271,12 +272,12 @@ static void engine_fail_queue(verrou__engine *engine, const verrou_error *error)
     while (n-- > 0 && engine->queue_head) {
         verrou__call *call = engine->queue_head;
 
-        engine_dequeue(engine, call);
-        call_set_state(call, CALL_FLYING);
-        call_keep_error(call, error);
+        verrou__engine_dequeue(engine, call);
+        verrou__call_set_state(call, CALL_FLYING);
+        verrou__call_keep_error(call, error);
         /* What is released in the background goes on trying: nobody else would. */
         call->op.result = call->giving_up ? VERROU_OP_UNSENT : VERROU_OP_FAILED;
-        call_answered(call);
+        verrou__call_answered(call);
     }
 }
 
@@ -360,7 +361,7 @@ static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__
     return VERROU_OK;
 }
 
-bool engine_lead(verrou__engine *engine, const verrou__call *leader)
+bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
 {
     struct lane *lane = lane_in_state(engine, LANE_IDLE);
     verrou__call *calls[MAX_BATCH];
@@ -377,7 +378,7 @@ bool engine_lead(verrou__engine *engine, const verrou__call *leader)
     n = engine_take_batch(engine, calls, ops);
     lane->state = LANE_BUSY;
     if (engine->queue_head)
-        engine_appoint(engine);
+        verrou__engine_appoint(engine);
     pthread_mutex_unlock(&engine->mutex);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
@@ -388,23 +389,23 @@ bool engine_lead(verrou__engine *engine, const verrou__call *leader)
         verrou__event_locked(engine, VERROU_WARN, "store.connection_lost", NULL, error.message, 0);
     for (size_t i = 0; i < n; i++) {
         if (ops[i]->result == VERROU_OP_UNSENT && status != VERROU_OK)
-            call_keep_error(calls[i], &error);
-        call_answered(calls[i]);
+            verrou__call_keep_error(calls[i], &error);
+        verrou__call_answered(calls[i]);
     }
     if (status != VERROU_OK)
         lane_close(engine, lane);
     return true;
 }
 
-bool engine_work(verrou__engine *engine)
+bool verrou__engine_work(verrou__engine *engine)
 {
     struct lane *lane;
 
-    if (watch_open(engine))
+    if (verrou__watch_open(engine))
         return true;
     if (!engine->queue_head || engine->is_inline)
         return false;
-    if (engine_lead(engine, NULL))
+    if (verrou__engine_lead(engine, NULL))
         return true;
     lane = lane_to_open(engine);
     if (!lane)
@@ -426,7 +427,7 @@ static verrou__call *engine_find_leader(verrou__engine *engine)
     return NULL;
 }
 
-void engine_appoint(verrou__engine *engine)
+void verrou__engine_appoint(verrou__engine *engine)
 {
     verrou__call *leader;
 
@@ -444,7 +445,7 @@ void engine_appoint(verrou__engine *engine)
     } else if (!lane_to_open(engine)) {
         return;
     }
-    if (!threads_wake_worker(engine)) {
+    if (!verrou__threads_wake_worker(engine)) {
         verrou_error error = VERROU_ERROR_INIT;
 
         verrou__fail(&error, VERROU_ENOMEM, "no thread to connect to the store");
@@ -505,25 +506,25 @@ static void call_wait(verrou__call *call, struct verrou__sleeper *sleeper)
         if (may_lead_now(engine, call)) {
             engine_no_longer_appointed(engine, call);
             sleeper->may_lead = false; /* it is busy: its own request may still be in the queue behind the batch */
-            engine_lead(engine, call);
+            verrou__engine_lead(engine, call);
             sleeper->may_lead = true;
             continue;
         }
         engine_no_longer_appointed(engine, call);
-        engine_settle(engine);
+        verrou__engine_settle(engine);
         if (call->answered)
             break;
-        if (engine_now(engine) >= call_limit(call)) {
-            call_limit_reached(call);
+        if (engine_now(engine) >= verrou__call_limit(call)) {
+            verrou__call_limit_reached(call);
             continue;
         }
-        if (engine_has_loose_ends(engine)) {
+        if (verrou__engine_has_loose_ends(engine)) {
             verrou__engine_leave(engine);
             verrou__engine_enter(engine);
             continue;
         }
         if (!may_lead_now(engine, call))
-            engine_wait(engine, &sleeper->cond, call_limit(call));
+            engine_wait(engine, &sleeper->cond, verrou__call_limit(call));
     }
     engine_no_longer_appointed(engine, call);
 }
@@ -546,7 +547,7 @@ static verrou_status call_run(verrou__call *call, verrou_info *info, struct verr
     verrou__engine_enter(engine);
     call->sleeper = &sleeper;
     call->refs++;
-    call_begin(call);
+    verrou__call_begin(call);
     call_wait(call, &sleeper);
     call->sleeper = NULL;
     status = call->status;
@@ -616,7 +617,7 @@ static void engine_drop_calls(verrou__engine *engine)
         verrou__call *next = call->all_next;
 
         if (call->state != CALL_FLYING)
-            call_limit_reached(call);
+            verrou__call_limit_reached(call);
         call = next;
     }
 }
@@ -639,8 +640,8 @@ static void engine_drain(verrou__engine *engine)
             engine_drop_calls(engine);
             until_ms = VERROU_FOREVER; /* drivers return by their deadline */
         }
-        engine_settle(engine);
-        if (engine_has_loose_ends(engine)) {
+        verrou__engine_settle(engine);
+        if (verrou__engine_has_loose_ends(engine)) {
             verrou__engine_leave(engine);
             verrou__engine_enter(engine);
         } else if (engine_is_busy(engine)) {
@@ -669,13 +670,13 @@ void verrou__engine_close(verrou__engine *engine)
     verrou__engine_enter(engine);
     engine->closing = true;
     while ((call = engine_unanswered(engine)))
-        call_finish(call, VERROU_ECLOSED);
+        verrou__call_finish(call, VERROU_ECLOSED);
     engine_drain(engine);
     verrou__engine_leave(engine);
-    threads_stop(engine);
+    verrou__threads_stop(engine);
     verrou__engine_enter(engine);
-    watch_close(engine, NULL);
-    waits_drop_all(engine);
+    verrou__watch_close(engine, NULL);
+    verrou__waits_drop_all(engine);
     engine_close_lanes(engine);
     if (!engine->is_inline)
         engine_destroy_state(engine);

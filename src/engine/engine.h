@@ -32,14 +32,14 @@ struct verrou__timer {
 typedef struct verrou__engine_options {
     const verrou_driver *driver;
     const verrou_host *host;
-    const char *name;   /* for log records */
+    const char *name; /* for log records */
     verrou_log_fn log;
     void *log_user;
     verrou_level log_level;
-    int64_t limit_ms;   /* the time limit of one request */
+    int64_t limit_ms; /* the time limit of one request */
     uint32_t lanes;
-    size_t prefix_len;  /* of keys, left out in log records */
-    bool manual;        /* no threads: verrou__engine_step() does their work (unit tests) */
+    size_t prefix_len; /* of keys, left out in log records */
+    bool manual;       /* no threads: verrou__engine_step() does their work (unit tests) */
 } verrou__engine_options;
 
 /* The engine is not usable before verrou__engine_start(): a driver's create() needs its log context first. */
@@ -74,65 +74,66 @@ struct verrou_sink; /* sink.c of the core */
 
 struct verrou__call {
     /* What to do: filled in by the core. */
-    verrou_op op;                 /* kind, key, owner, ttl_ms, fence; key and owner must live as long as the call */
+    verrou_op op; /* kind, key, owner, ttl_ms, fence; key and owner must live as long as the call */
     verrou__call_kind kind;
-    bool immediate;               /* acquire: one attempt, passing by the waiters of this process */
-    bool owner_is_fixed;          /* finding this owner in the store proves nothing */
-    bool unknown;                 /* a request of this call was sent and not answered (preset for a repeated release) */
-    bool apply;                   /* schema */
-    bool may_revive;              /* extend: the handle held nothing when it began */
-    verrou_status preset;         /* not VERROU_OK: the answer is known, the store is not asked */
-    uint64_t want_fence;          /* release, extend: the token of the lease meant, 0 for any */
-    int64_t ttl_ms;               /* acquire: as asked for; op.ttl_ms is what the request at hand asks for */
+    bool immediate;       /* acquire: one attempt, passing by the waiters of this process */
+    bool owner_is_fixed;  /* finding this owner in the store proves nothing */
+    bool unknown;         /* a request of this call was sent and not answered (preset for a repeated release) */
+    bool apply;           /* schema */
+    bool may_revive;      /* extend: the handle held nothing when it began */
+    verrou_status preset; /* not VERROU_OK: the answer is known, the store is not asked */
+    uint64_t want_fence;  /* release, extend: the token of the lease meant, 0 for any */
+    int64_t ttl_ms;       /* acquire: as asked for; op.ttl_ms is what the request at hand asks for */
     int64_t start_ms;
-    int64_t deadline_ms;          /* VERROU_FOREVER: none */
-    int64_t attempts_end_ms;      /* acquire: a last attempt is made then; VERROU_FOREVER: no such limit */
-    int64_t delay_ms;             /* acquire: between attempts */
-    int64_t expires_ms;           /* release, extend: the local view's end of the lease; acquire, extend: the new one, once answered */
+    int64_t deadline_ms;     /* VERROU_FOREVER: none */
+    int64_t attempts_end_ms; /* acquire: a last attempt is made then; VERROU_FOREVER: no such limit */
+    int64_t delay_ms;        /* acquire: between attempts */
+    int64_t
+        expires_ms; /* release, extend: the local view's end of the lease; acquire, extend: the new one, once answered */
     verrou_cancel *cancel;
-    verrou__series *series;       /* NULL if the call may overlap with others */
-    struct verrou_sink *sink;     /* list, check, schema */
-    verrou__call_hook started;    /* called when it is its turn in its series, before anything is sent; may answer it */
+    verrou__series *series;    /* NULL if the call may overlap with others */
+    struct verrou_sink *sink;  /* list, check, schema */
+    verrou__call_hook started; /* called when it is its turn in its series, before anything is sent; may answer it */
     verrou__call_hook hook;
-    verrou__call_hook done_with;  /* called once when the call is freed, without the mutex: drop what `subject` holds */
-    void *subject;                /* the lock */
-    verrou__owner_id owner_id;    /* acquire: what the owner was made of */
-    uint32_t lease;               /* release, extend: which of the handle's leases */
+    verrou__call_hook done_with; /* called once when the call is freed, without the mutex: drop what `subject` holds */
+    void *subject;               /* the lock */
+    verrou__owner_id owner_id;   /* acquire: what the owner was made of */
+    uint32_t lease;              /* release, extend: which of the handle's leases */
 
     /* The outcome. It stays as it is when a release in the background uses `op` after the answer. */
     verrou_status status;
-    verrou_error *error;          /* of faults; NULL if there was no memory for it */
-    uint64_t fence;               /* of the lease granted, or of the holder's */
-    int64_t holder_expires_ms;    /* -1 if not known */
-    char *holder;                 /* NULL if not known */
-    bool locked;                  /* inspect */
-    bool gone;                    /* release, EUNKNOWN: the lease is over, but it may have been before the release */
+    verrou_error *error;       /* of faults; NULL if there was no memory for it */
+    uint64_t fence;            /* of the lease granted, or of the holder's */
+    int64_t holder_expires_ms; /* -1 if not known */
+    char *holder;              /* NULL if not known */
+    bool locked;               /* inspect */
+    bool gone;                 /* release, EUNKNOWN: the lease is over, but it may have been before the release */
 
     /* The engine's own. */
     verrou__engine *engine;
     uint8_t state;
-    uint8_t ended_early;          /* acquire: how many leases were over when the answer came */
-    bool answered;                /* the caller has its answer */
-    bool stray;                   /* a request may have been, or may yet be, applied without anybody wanting it */
-    bool begun;                   /* its turn in its series came */
-    bool giving_up;               /* answered, and a release is being sent in the background */
-    bool last_try;                /* the attempt at attempts_end_ms is under way */
-    bool permanent;               /* the lease was granted and is being made permanent */
-    bool settling;                /* the time limit of the request was prolonged once, to settle a lost answer */
-    int64_t first_sent_ms;        /* sending time of the first request whose answer was lost */
-    int64_t fail_by_ms;           /* when the request at hand has to be answered; 0 if none is */
-    int64_t pause_ms;             /* length of the last pause, 0 if there was none */
+    uint8_t ended_early;   /* acquire: how many leases were over when the answer came */
+    bool answered;         /* the caller has its answer */
+    bool stray;            /* a request may have been, or may yet be, applied without anybody wanting it */
+    bool begun;            /* its turn in its series came */
+    bool giving_up;        /* answered, and a release is being sent in the background */
+    bool last_try;         /* the attempt at attempts_end_ms is under way */
+    bool permanent;        /* the lease was granted and is being made permanent */
+    bool settling;         /* the time limit of the request was prolonged once, to settle a lost answer */
+    int64_t first_sent_ms; /* sending time of the first request whose answer was lost */
+    int64_t fail_by_ms;    /* when the request at hand has to be answered; 0 if none is */
+    int64_t pause_ms;      /* length of the last pause, 0 if there was none */
     int64_t pause_until_ms;
-    int64_t joined_ms;            /* when it entered the key queue */
+    int64_t joined_ms; /* when it entered the key queue */
     verrou__timer timer;
-    verrou__call *next;           /* in the lane queue */
+    verrou__call *next; /* in the lane queue */
     verrou__call *prev;
-    verrou__call *done_next;      /* in the completion queue; or among those to be freed */
-    verrou__call *wait_next;      /* in the key queue */
+    verrou__call *done_next; /* in the completion queue; or among those to be freed */
+    verrou__call *wait_next; /* in the key queue */
     verrou__call *wait_prev;
     struct verrou__waits *waits;
     verrou__call *series_next;
-    verrou__call *all_next;       /* of the engine */
+    verrou__call *all_next; /* of the engine */
     verrou__call *all_prev;
     verrou__call *cancel_next;
     verrou__call *cancel_prev;
@@ -140,8 +141,8 @@ struct verrou__call {
     verrou_queue *queue;
     verrou_done_fn done;
     void *user;
-    _Atomic uint32_t refs;        /* one is the engine's, one the caller's or the completion queue's */
-    char text[];                  /* room for the owner, or the key */
+    _Atomic uint32_t refs; /* one is the engine's, one the caller's or the completion queue's */
+    char text[];           /* room for the owner, or the key */
 };
 
 /* A zeroed call with `text_size` bytes of text. NULL when out of memory. */
@@ -182,12 +183,12 @@ verrou_status verrou__engine_need_timers(verrou__engine *engine, verrou_error *e
 bool verrou__engine_is_inline(const verrou__engine *engine);
 /* False if nobody in this process waits for this key: then nobody has to be woken, or waited behind. Any thread. */
 bool verrou__engine_may_wait(verrou__engine *engine, const char *key, size_t len);
-void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op); /* op->sent_ms is set */
+void verrou__engine_execute_inline(verrou__engine *engine, verrou_op *op);      /* op->sent_ms is set */
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len); /* wake the first waiter */
 
 /* ---- others ---- */
 uint32_t verrou__engine_caps(verrou__engine *engine);
-void verrou__op_done(verrou_op *op); /* free what a driver put into a request */
+void verrou__op_done(verrou_op *op);                              /* free what a driver put into a request */
 void verrou__info_copy(verrou_info *to, const verrou_info *from); /* honours the size of `to`, which may be NULL */
 /* What the caller is told: `info` in full size, and the error text. */
 void verrou__call_info(const verrou__call *call, verrou_info *ret_info);

@@ -82,7 +82,7 @@ static void event_report(verrou__engine *engine, const struct event *event)
     engine->options.log(engine->options.log_user, &record);
 }
 
-void events_flush(verrou__engine *engine)
+void verrou__events_flush(verrou__engine *engine)
 {
     if (engine->reporting)
         return;

@@ -27,13 +27,13 @@
 #include "util/table.h"
 
 #define MAX_BATCH 256
-#define SLOW_RECHECK_MS 5000   /* under a working push, in case a message got lost */
-#define STEP_BACK_MS 2         /* after a release, while other processes wait for the key */
-#define WATCH_LINGER_MS 1000   /* a key stays watched this long after its last waiter left */
-#define PAUSE_MIN_MS 2         /* between tries of a request that failed for a passing reason: doubles up to ... */
+#define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
+#define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
+#define WATCH_LINGER_MS 1000 /* a key stays watched this long after its last waiter left */
+#define PAUSE_MIN_MS 2       /* between tries of a request that failed for a passing reason: doubles up to ... */
 #define PAUSE_MAX_MS 250
 #define RECONNECT_MAX_MS 2000
-#define MAX_ENDED_EARLY 3      /* leases that are over before the answer is here: then the acquire fails */
+#define MAX_ENDED_EARLY 3        /* leases that are over before the answer is here: then the acquire fails */
 #define PROVISIONAL_TTL_MS 30000 /* a permanent lease starts as one of this length */
 
 enum call_state {
@@ -61,15 +61,15 @@ struct verrou__waits {
     struct table_node node; /* node.key is `key` */
     verrou__call *head;
     verrou__call *tail;
-    verrou__timer timer;     /* when the first waiter asks again, or when the struct is dropped */
-    int64_t not_before_ms;   /* stepping back */
-    bool again;              /* something happened while the first waiter's request was on its way */
-    bool refused;            /* the last answer was "held" */
-    bool failing;            /* those who waited too long are being told of a failure */
-    bool dirty;              /* in the list of keys to add to or take from the watch */
+    verrou__timer timer;   /* when the first waiter asks again, or when the struct is dropped */
+    int64_t not_before_ms; /* stepping back */
+    bool again;            /* something happened while the first waiter's request was on its way */
+    bool refused;          /* the last answer was "held" */
+    bool failing;          /* those who waited too long are being told of a failure */
+    bool dirty;            /* in the list of keys to add to or take from the watch */
     struct verrou__waits *dirty_next, *dirty_prev;
-    bool watched;            /* watch_add() was called */
-    bool active;             /* the watch reported that it works for this key */
+    bool watched; /* watch_add() was called */
+    bool active;  /* the watch reported that it works for this key */
     char key[];
 };
 
@@ -106,12 +106,12 @@ struct verrou__engine {
     uint64_t seed;
     bool is_inline;
     atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
-    bool stopping; /* threads end */
+    bool stopping;       /* threads end */
 
     struct lane lanes[MAX_LANES];
     verrou__call *queue_head, *queue_tail;
-    verrou__call *appointed; /* a sleeping caller that was woken to lead */
-    verrou__call *calls;     /* all that were given away and not freed */
+    verrou__call *appointed;  /* a sleeping caller that was woken to lead */
+    verrou__call *calls;      /* all that were given away and not freed */
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
@@ -134,7 +134,7 @@ struct verrou__engine {
     bool keeper_started;
     bool keeper_failed;
     int64_t keeper_wakes_ms; /* when the keeper will look at the timers by itself; 0 while it is awake */
-    struct bell bell; /* wakes the keeper */
+    struct bell bell;        /* wakes the keeper */
     int timer_fd; /* Linux: wakes the keeper on CLOCK_BOOTTIME, so that a suspended machine catches up at once; else -1 */
     pthread_cond_t work;
     pthread_t workers[MAX_LANES];
@@ -157,79 +157,84 @@ static inline int64_t engine_now(const verrou__engine *engine)
 }
 
 /* engine.c */
-void engine_settle(verrou__engine *engine); /* before the mutex is let go: answer inline requests, see that somebody leads */
-bool engine_has_loose_ends(const verrou__engine *engine); /* work that verrou__engine_leave() does without the mutex */
-void engine_enqueue(verrou__engine *engine, verrou__call *call);
-void engine_dequeue(verrou__engine *engine, verrou__call *call);
-bool engine_lead(verrou__engine *engine, const verrou__call *leader); /* run one batch on this thread; false if there is none to run */
-bool engine_work(verrou__engine *engine);                              /* one piece of blocking work; false if there is none */
-void engine_appoint(verrou__engine *engine);
-bool engine_can_push(const verrou__engine *engine);
+void verrou__engine_settle(
+    verrou__engine *engine); /* before the mutex is let go: answer inline requests, see that somebody leads */
+bool verrou__engine_has_loose_ends(
+    const verrou__engine *engine); /* work that verrou__engine_leave() does without the mutex */
+void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call);
+void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call);
+bool verrou__engine_lead(verrou__engine *engine,
+                         const verrou__call *leader); /* run one batch on this thread; false if there is none to run */
+bool verrou__engine_work(verrou__engine *engine);     /* one piece of blocking work; false if there is none */
+void verrou__engine_appoint(verrou__engine *engine);
+bool verrou__engine_can_push(const verrou__engine *engine);
 
 /* call.c */
-void call_begin(verrou__call *call);
-void call_request(verrou__call *call);                      /* (re)send the request of a call */
-void call_try_again(verrou__call *call);                    /* the same after a passing failure, with pauses */
-void call_finish(verrou__call *call, verrou_status status); /* tell the caller */
-void call_fail(verrou__call *call, verrou_status status, const char *format, ...) VERROU_PRINTF(3, 4);
-void call_end(verrou__call *call);                          /* the engine has no more to do with it */
-bool call_can_give_up(const verrou__call *call);
-void call_give_up(verrou__call *call);                      /* release in the background what it may have left behind */
-void call_cancel(verrou__call *call);                       /* without the mutex; drops a reference */
-int64_t call_limit(const verrou__call *call);
-void call_arm(verrou__call *call);
-void call_keep_error(verrou__call *call, const verrou_error *from);
-void call_set_state(verrou__call *call, enum call_state state);
-void series_leave(verrou__call *call);
+void verrou__call_begin(verrou__call *call);
+void verrou__call_request(verrou__call *call);                      /* (re)send the request of a call */
+void verrou__call_try_again(verrou__call *call);                    /* the same after a passing failure, with pauses */
+void verrou__call_finish(verrou__call *call, verrou_status status); /* tell the caller */
+void verrou__call_fail(verrou__call *call, verrou_status status, const char *format, ...) VERROU_PRINTF(3, 4);
+void verrou__call_end(verrou__call *call); /* the engine has no more to do with it */
+bool verrou__call_can_give_up(const verrou__call *call);
+void verrou__call_give_up(verrou__call *call); /* release in the background what it may have left behind */
+void verrou__call_cancel(verrou__call *call);  /* without the mutex; drops a reference */
+int64_t verrou__call_limit(const verrou__call *call);
+void verrou__call_arm(verrou__call *call);
+void verrou__call_keep_error(verrou__call *call, const verrou_error *from);
+void verrou__call_set_state(verrou__call *call, enum call_state state);
+void verrou__series_leave(verrou__call *call);
 
 /* answer.c */
-void call_answered(verrou__call *call);      /* its request came back */
-void call_limit_reached(verrou__call *call); /* its deadline or its request's limit is here */
+void verrou__call_answered(verrou__call *call);      /* its request came back */
+void verrou__call_limit_reached(verrou__call *call); /* its deadline or its request's limit is here */
 
 /* outcome.c */
-void outcome_log(verrou__call *call);
+void verrou__outcome_log(verrou__call *call);
 
 /* waits.c */
-verrou_status waits_join(verrou__call *call, verrou_error *err); /* enter the queue of its key; the first one asks at once */
-void waits_leave(verrou__call *call);                            /* it was answered: the next one is first */
-void waits_refused(verrou__call *call);                          /* a waiter was told no: sleep */
-bool waits_know_holder(const verrou__call *call);                /* somebody is known to hold the key */
-void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
-void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms);
-void waits_wake_all(verrou__engine *engine);
-void waits_watch_lost(verrou__engine *engine);
-bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add); /* next key to add or remove */
-void waits_watch_opened(verrou__engine *engine);
-void waits_watch_active(verrou__engine *engine, const char *key, size_t len);
-void waits_watch_free(verrou__engine *engine, const char *key, size_t len);
-void waits_drop_all(verrou__engine *engine);
+verrou_status verrou__waits_join(verrou__call *call,
+                                 verrou_error *err);      /* enter the queue of its key; the first one asks at once */
+void verrou__waits_leave(verrou__call *call);             /* it was answered: the next one is first */
+void verrou__waits_refused(verrou__call *call);           /* a waiter was told no: sleep */
+bool verrou__waits_know_holder(const verrou__call *call); /* somebody is known to hold the key */
+void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
+void verrou__waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms);
+void verrou__waits_wake_all(verrou__engine *engine);
+void verrou__waits_watch_lost(verrou__engine *engine);
+bool verrou__waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len,
+                              bool *ret_add); /* next key to add or remove */
+void verrou__waits_watch_opened(verrou__engine *engine);
+void verrou__waits_watch_active(verrou__engine *engine, const char *key, size_t len);
+void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len);
+void verrou__waits_drop_all(verrou__engine *engine);
 
 /* timers.c */
-verrou__timer *timers_due(verrou__engine *engine, int64_t now_ms); /* take out the earliest if it is due */
+verrou__timer *verrou__timers_due(verrou__engine *engine, int64_t now_ms); /* take out the earliest if it is due */
 
 /* threads.c */
-verrou_status threads_need_keeper(verrou__engine *engine); /* VERROU_ENOMEM if it cannot be started */
-void threads_wake_keeper(verrou__engine *engine);
-bool threads_wake_worker(verrou__engine *engine); /* false if there is none and none can be started */
-void threads_stop(verrou__engine *engine);        /* without the mutex */
+verrou_status verrou__threads_need_keeper(verrou__engine *engine); /* VERROU_ENOMEM if it cannot be started */
+void verrou__threads_wake_keeper(verrou__engine *engine);
+bool verrou__threads_wake_worker(verrou__engine *engine); /* false if there is none and none can be started */
+void verrou__threads_stop(verrou__engine *engine);        /* without the mutex */
 
 /* watch.c */
-bool watch_step(verrou__engine *engine);          /* keeper: what can be done without blocking; false if nothing was */
-void watch_read(verrou__engine *engine);          /* keeper: the descriptor is readable */
-bool watch_open(verrou__engine *engine);          /* worker: open it if it is wanted; false if not */
-void watch_close(verrou__engine *engine, const verrou_error *why);
-void watch_init(verrou__engine *engine);
+bool verrou__watch_step(verrou__engine *engine); /* keeper: what can be done without blocking; false if nothing was */
+void verrou__watch_read(verrou__engine *engine); /* keeper: the descriptor is readable */
+bool verrou__watch_open(verrou__engine *engine); /* worker: open it if it is wanted; false if not */
+void verrou__watch_close(verrou__engine *engine, const verrou_error *why);
+void verrou__watch_init(verrou__engine *engine);
 
 /* queue.c */
-void queue_ref(verrou_queue *queue);
-void queue_unref(verrou_queue *queue);
-void queue_push(verrou_queue *queue, verrou__call *call);
+void verrou__queue_ref(verrou_queue *queue);
+void verrou__queue_unref(verrou_queue *queue);
+void verrou__queue_push(verrou_queue *queue, verrou__call *call);
 
 /* cancel.c */
-bool cancel_attach(verrou_cancel *cancel, verrou__call *call); /* false if it was fired already */
-void cancel_detach(verrou__call *call);
+bool verrou__cancel_attach(verrou_cancel *cancel, verrou__call *call); /* false if it was fired already */
+void verrou__cancel_detach(verrou__call *call);
 
 /* events.c */
-void events_flush(verrou__engine *engine); /* may give up the mutex for the time of the hook */
+void verrou__events_flush(verrou__engine *engine); /* may give up the mutex for the time of the hook */
 
 #endif

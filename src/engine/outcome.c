@@ -44,9 +44,9 @@ void verrou__call_info(const verrou__call *call, verrou_info *ret_info)
 static const char *call_verb(const verrou__call *call)
 {
     static const char *const verbs[] = {
-        [VERROU__ACQUIRE] = "acquire",   [VERROU__RELEASE] = "release", [VERROU__EXTEND] = "extend",
+        [VERROU__ACQUIRE] = "acquire",     [VERROU__RELEASE] = "release", [VERROU__EXTEND] = "extend",
         [VERROU__FORCE] = "force-release", [VERROU__INSPECT] = "inspect", [VERROU__LIST] = "list",
-        [VERROU__CHECK] = "check",       [VERROU__SCHEMA] = "schema",   [VERROU__WAIT] = "wait",
+        [VERROU__CHECK] = "check",         [VERROU__SCHEMA] = "schema",   [VERROU__WAIT] = "wait",
     };
     return verbs[call->kind];
 }
@@ -96,11 +96,13 @@ void verrou__call_error(const verrou__call *call, verrou_error *ret_err)
         verrou__error_prefix(ret_err, "%s", call_verb(call));
 }
 
-void outcome_log(verrou__call *call)
+void verrou__outcome_log(verrou__call *call)
 {
-    static const char *const done[] = {
-        [VERROU__ACQUIRE] = "lock.acquired", [VERROU__RELEASE] = "lock.released", [VERROU__EXTEND] = "lock.extended",
-        [VERROU__FORCE] = "lock.force_released", [VERROU__WAIT] = NULL};
+    static const char *const done[] = {[VERROU__ACQUIRE] = "lock.acquired",
+                                       [VERROU__RELEASE] = "lock.released",
+                                       [VERROU__EXTEND] = "lock.extended",
+                                       [VERROU__FORCE] = "lock.force_released",
+                                       [VERROU__WAIT] = NULL};
     verrou__engine *engine = call->engine;
     verrou_error error = VERROU_ERROR_INIT;
     verrou_level level = VERROU_DEBUG;

@@ -13,8 +13,8 @@ struct verrou_queue {
     verrou__call *tail;
     struct bell bell;
     _Atomic uint64_t process; /* see verrou__fork_settle() */
-    uint32_t refs; /* the owner's, and one of each call that will report here */
-    bool freed;    /* the owner is gone: calls end without being reported */
+    uint32_t refs;            /* the owner's, and one of each call that will report here */
+    bool freed;               /* the owner is gone: calls end without being reported */
 };
 
 /*
@@ -57,14 +57,14 @@ verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err)
     return VERROU_OK;
 }
 
-void queue_ref(verrou_queue *queue)
+void verrou__queue_ref(verrou_queue *queue)
 {
     queue_lock(queue);
     queue->refs++;
     pthread_mutex_unlock(&queue->mutex);
 }
 
-void queue_unref(verrou_queue *queue)
+void verrou__queue_unref(verrou_queue *queue)
 {
     bool last;
 
@@ -112,7 +112,7 @@ static void call_unref(verrou__call *call)
 }
 
 /* Takes over the reference that the queue holds on the call. Without the engine's mutex. */
-void queue_push(verrou_queue *queue, verrou__call *call)
+void verrou__queue_push(verrou_queue *queue, verrou__call *call)
 {
     bool freed;
 
@@ -131,7 +131,7 @@ void queue_push(verrou_queue *queue, verrou__call *call)
     pthread_mutex_unlock(&queue->mutex);
     if (freed) {
         call_unref(call);
-        queue_unref(queue);
+        verrou__queue_unref(queue);
     }
 }
 
@@ -159,14 +159,14 @@ size_t verrou_dispatch(verrou_queue *queue, size_t max)
 
     if (!queue)
         return 0;
-    queue_ref(queue); /* a callback may free the queue */
+    verrou__queue_ref(queue); /* a callback may free the queue */
     while ((max == 0 || done < max) && (call = queue_pop(queue))) {
         queue_report(call);
         call_unref(call);
-        queue_unref(queue);
+        verrou__queue_unref(queue);
         done++;
     }
-    queue_unref(queue);
+    verrou__queue_unref(queue);
     return done;
 }
 
@@ -181,7 +181,7 @@ void verrou_queue_free(verrou_queue *queue)
     pthread_mutex_unlock(&queue->mutex);
     while ((call = queue_pop(queue))) {
         call_unref(call);
-        queue_unref(queue);
+        verrou__queue_unref(queue);
     }
-    queue_unref(queue);
+    verrou__queue_unref(queue);
 }

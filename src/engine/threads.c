@@ -89,7 +89,7 @@ static void keeper_sleep(verrou__engine *engine)
     if (fds[0].revents)
         bell_hush(&engine->bell);
     if (watching && fds[2].revents)
-        watch_read(engine);
+        verrou__watch_read(engine);
 }
 
 static bool keeper_tick(verrou__engine *engine)
@@ -98,7 +98,7 @@ static bool keeper_tick(verrou__engine *engine)
     verrou__timer *timer;
     bool any = false;
 
-    while ((timer = timers_due(engine, now_ms))) {
+    while ((timer = verrou__timers_due(engine, now_ms))) {
         timer->fire(engine, timer);
         any = true;
     }
@@ -113,8 +113,8 @@ static void *keeper_main(void *arg)
     while (!engine->stopping) {
         bool any = keeper_tick(engine);
 
-        any |= watch_step(engine);
-        engine_settle(engine);
+        any |= verrou__watch_step(engine);
+        verrou__engine_settle(engine);
         /* Settling may have set a timer that is due. */
         if (!any && !engine->stopping)
             keeper_sleep(engine);
@@ -123,7 +123,7 @@ static void *keeper_main(void *arg)
     return NULL;
 }
 
-verrou_status threads_need_keeper(verrou__engine *engine)
+verrou_status verrou__threads_need_keeper(verrou__engine *engine)
 {
     if (engine->keeper_started || engine->options.manual)
         return VERROU_OK;
@@ -142,15 +142,15 @@ verrou_status verrou__engine_need_timers(verrou__engine *engine, verrou_error *e
     verrou_status status;
 
     verrou__engine_enter(engine);
-    status = threads_need_keeper(engine);
+    status = verrou__threads_need_keeper(engine);
     verrou__engine_leave(engine);
     return status == VERROU_OK ? VERROU_OK : verrou__fail(err, status, "no thread or descriptor for timers");
 }
 
 /* It looks at timers and watch before it sleeps: a nudge is needed only if it sleeps, and longer than it should. */
-void threads_wake_keeper(verrou__engine *engine)
+void verrou__threads_wake_keeper(verrou__engine *engine)
 {
-    if (engine->options.manual || threads_need_keeper(engine) != VERROU_OK || engine->keeper_wakes_ms == 0)
+    if (engine->options.manual || verrou__threads_need_keeper(engine) != VERROU_OK || engine->keeper_wakes_ms == 0)
         return;
     if (verrou__engine_next_ms(engine) >= engine->keeper_wakes_ms && !engine->dirty)
         return;
@@ -166,10 +166,10 @@ static void *worker_main(void *arg)
 
     verrou__engine_enter(engine);
     while (!engine->stopping) {
-        bool any = engine_work(engine);
+        bool any = verrou__engine_work(engine);
 
-        engine_settle(engine);
-        if (engine_has_loose_ends(engine)) {
+        verrou__engine_settle(engine);
+        if (verrou__engine_has_loose_ends(engine)) {
             verrou__engine_leave(engine);
             verrou__engine_enter(engine);
             continue;
@@ -184,7 +184,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-bool threads_wake_worker(verrou__engine *engine)
+bool verrou__threads_wake_worker(verrou__engine *engine)
 {
     if (engine->options.manual)
         return true;
@@ -199,7 +199,7 @@ bool threads_wake_worker(verrou__engine *engine)
     return engine->worker_count > 0;
 }
 
-void threads_stop(verrou__engine *engine)
+void verrou__threads_stop(verrou__engine *engine)
 {
     uint32_t workers;
     bool keeper;
@@ -229,11 +229,11 @@ bool verrou__engine_step(verrou__engine *engine)
 
     verrou__engine_enter(engine);
     any = keeper_tick(engine);
-    any |= watch_step(engine);
+    any |= verrou__watch_step(engine);
     if (engine->watch_state == WATCH_OPEN)
-        watch_read(engine);
-    engine_settle(engine);
-    any |= engine_work(engine);
+        verrou__watch_read(engine);
+    verrou__engine_settle(engine);
+    any |= verrou__engine_work(engine);
     verrou__engine_leave(engine);
     return any;
 }

@@ -87,10 +87,10 @@ void verrou__timer_set(verrou__engine *engine, verrou__timer *timer, int64_t whe
     engine->timers->next = NULL;
     engine->timers->prev = engine->timers;
     if (engine->timers == timer)
-        threads_wake_keeper(engine);
+        verrou__threads_wake_keeper(engine);
 }
 
-verrou__timer *timers_due(verrou__engine *engine, int64_t now_ms)
+verrou__timer *verrou__timers_due(verrou__engine *engine, int64_t now_ms)
 {
     verrou__timer *timer = engine->timers;
 

@@ -56,7 +56,7 @@ static void waits_mark_dirty(verrou__engine *engine, struct verrou__waits *waits
     if (engine->dirty)
         engine->dirty->dirty_prev = waits;
     engine->dirty = waits;
-    threads_wake_keeper(engine);
+    verrou__threads_wake_keeper(engine);
 }
 
 static void waits_clear_dirty(verrou__engine *engine, struct verrou__waits *waits)
@@ -133,7 +133,7 @@ static void waits_ask(verrou__engine *engine, struct verrou__waits *waits)
     }
     verrou__timer_clear(engine, &waits->timer);
     waits->again = false;
-    call_request(head);
+    verrou__call_request(head);
 }
 
 static void waits_fired(verrou__engine *engine, verrou__timer *timer)
@@ -177,39 +177,39 @@ static void waits_sleep(verrou__engine *engine, struct verrou__waits *waits)
 {
     verrou__call *head = waits->head;
 
-    call_set_state(head, CALL_ASLEEP);
-    call_arm(head);
+    verrou__call_set_state(head, CALL_ASLEEP);
+    verrou__call_arm(head);
     if (waits->again) {
         waits_ask(engine, waits);
         return;
     }
     verrou__timer_set(engine, &waits->timer, waits_next_ms(engine, waits, head));
-    if (!waits->watched && engine_can_push(engine))
+    if (!waits->watched && verrou__engine_can_push(engine))
         waits_mark_dirty(engine, waits);
 }
 
-void waits_refused(verrou__call *call)
+void verrou__waits_refused(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
     struct verrou__waits *waits = call->waits;
 
     waits->refused = true;
     if (call->last_try || engine_now(engine) >= call->attempts_end_ms || engine_now(engine) >= call->deadline_ms)
-        call_finish(call, VERROU_ENOTACQUIRED);
-    else if (threads_need_keeper(engine) != VERROU_OK)
-        call_finish(call, VERROU_ENOMEM);
+        verrou__call_finish(call, VERROU_ENOTACQUIRED);
+    else if (verrou__threads_need_keeper(engine) != VERROU_OK)
+        verrou__call_finish(call, VERROU_ENOMEM);
     else
         waits_sleep(engine, waits);
 }
 
-bool waits_know_holder(const verrou__call *call)
+bool verrou__waits_know_holder(const verrou__call *call)
 {
     return call->waits && call->waits->refused;
 }
 
 /* ---- entering and leaving ---- */
 
-verrou_status waits_join(verrou__call *call, verrou_error *err)
+verrou_status verrou__waits_join(verrou__call *call, verrou_error *err)
 {
     verrou__engine *engine = call->engine;
     struct verrou__waits *waits = waits_get(engine, call->op.key, call->op.key_len);
@@ -226,21 +226,21 @@ verrou_status waits_join(verrou__call *call, verrou_error *err)
         waits->head = call;
     waits->tail = call;
     if (waits->head != call) {
-        call_set_state(call, CALL_BEHIND);
-        call_arm(call);
+        verrou__call_set_state(call, CALL_BEHIND);
+        verrou__call_arm(call);
         return VERROU_OK;
     }
     waits->refused = false; /* whoever it was that held the key last */
     if (waits->not_before_ms > engine_now(engine) && call->deadline_ms > waits->not_before_ms) {
-        if (threads_need_keeper(engine) != VERROU_OK)
+        if (verrou__threads_need_keeper(engine) != VERROU_OK)
             return verrou__nomem(err);
-        call_set_state(call, CALL_ASLEEP);
-        call_arm(call);
+        verrou__call_set_state(call, CALL_ASLEEP);
+        verrou__call_arm(call);
         verrou__timer_set(engine, &waits->timer, waits->not_before_ms);
         return VERROU_OK;
     }
     verrou__timer_clear(engine, &waits->timer);
-    call_request(call);
+    verrou__call_request(call);
     return VERROU_OK;
 }
 
@@ -285,13 +285,13 @@ static void waits_fail_others(verrou__engine *engine, struct verrou__waits *wait
     while (waits->head && waits->head->state == CALL_BEHIND && waits->head->joined_ms <= since_ms) {
         verrou__call *next = waits->head;
 
-        call_keep_error(next, failed->error);
-        call_finish(next, VERROU_ESTORAGE);
+        verrou__call_keep_error(next, failed->error);
+        verrou__call_finish(next, VERROU_ESTORAGE);
     }
     waits->failing = false;
 }
 
-void waits_leave(verrou__call *call)
+void verrou__waits_leave(verrou__call *call)
 {
     verrou__engine *engine = call->engine;
     struct verrou__waits *waits = call->waits;
@@ -327,26 +327,26 @@ void waits_leave(verrou__call *call)
         return;
     if (call->status == VERROU_OK || (call->status == VERROU_ENOTACQUIRED && call->state == CALL_BACK)) {
         waits_tell_next(next, call);
-        if (threads_need_keeper(engine) != VERROU_OK)
-            call_finish(next, VERROU_ENOMEM);
+        if (verrou__threads_need_keeper(engine) != VERROU_OK)
+            verrou__call_finish(next, VERROU_ENOMEM);
         else
             waits_sleep(engine, waits);
     } else if (was_first && asking) {
-        call_set_state(next, CALL_ASLEEP);
+        verrou__call_set_state(next, CALL_ASLEEP);
         waits_ask(engine, waits);
-        call_arm(next);
+        verrou__call_arm(next);
     } else {
         /* The timer goes on: it was set for the same holder. */
         if (call->holder)
             waits_tell(next, call->holder, call->holder_expires_ms, call->fence);
-        call_set_state(next, CALL_ASLEEP);
-        call_arm(next);
+        verrou__call_set_state(next, CALL_ASLEEP);
+        verrou__call_arm(next);
     }
 }
 
 /* ---- news ---- */
 
-void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
+void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
 {
     struct verrou__waits *waits;
 
@@ -369,7 +369,7 @@ void waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t
 }
 
 /* The holder's lease ends at another time than its waiters know. */
-void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms)
+void verrou__waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
     verrou__call *head = waits ? waits->head : NULL;
@@ -387,7 +387,7 @@ void waits_key_extended(verrou__engine *engine, const char *key, size_t len, int
 void verrou__engine_freed(verrou__engine *engine, const char *key, size_t len)
 {
     verrou__engine_enter(engine);
-    waits_key_free(engine, key, len, 0);
+    verrou__waits_key_free(engine, key, len, 0);
     verrou__engine_leave(engine);
 }
 
@@ -401,13 +401,13 @@ static void waits_wake(verrou__engine *engine, struct verrou__waits *waits)
         waits->again = true;
 }
 
-void waits_wake_all(verrou__engine *engine)
+void verrou__waits_wake_all(verrou__engine *engine)
 {
     TABLE_EACH(&engine->waits, bucket, node, following)
     waits_wake(engine, (struct verrou__waits *)node);
 }
 
-void waits_drop_all(verrou__engine *engine)
+void verrou__waits_drop_all(verrou__engine *engine)
 {
     TABLE_EACH(&engine->waits, bucket, node, following)
     waits_drop(engine, (struct verrou__waits *)node);
@@ -416,7 +416,7 @@ void waits_drop_all(verrou__engine *engine)
 /* ---- the watch ---- */
 
 /* A new watch knows no keys. */
-void waits_watch_opened(verrou__engine *engine)
+void verrou__waits_watch_opened(verrou__engine *engine)
 {
     TABLE_EACH(&engine->waits, bucket, node, following)
     {
@@ -427,7 +427,7 @@ void waits_watch_opened(verrou__engine *engine)
     }
 }
 
-void waits_watch_lost(verrou__engine *engine)
+void verrou__waits_watch_lost(verrou__engine *engine)
 {
     TABLE_EACH(&engine->waits, bucket, node, following)
     {
@@ -441,7 +441,7 @@ void waits_watch_lost(verrou__engine *engine)
     }
 }
 
-bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add)
+bool verrou__waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *ret_add)
 {
     struct verrou__waits *waits;
 
@@ -464,7 +464,7 @@ bool waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len, bool *
     return false;
 }
 
-void waits_watch_active(verrou__engine *engine, const char *key, size_t len)
+void verrou__waits_watch_active(verrou__engine *engine, const char *key, size_t len)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
 
@@ -474,7 +474,7 @@ void waits_watch_active(verrou__engine *engine, const char *key, size_t len)
     waits_wake(engine, waits);
 }
 
-void waits_watch_free(verrou__engine *engine, const char *key, size_t len)
+void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
 

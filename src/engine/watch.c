@@ -4,7 +4,7 @@
  */
 #include "engine/internal.h"
 
-bool engine_can_push(const verrou__engine *engine)
+bool verrou__engine_can_push(const verrou__engine *engine)
 {
     return engine->driver->watch_open != NULL;
 }
@@ -16,7 +16,7 @@ static void watch_retry(verrou__engine *engine, verrou__timer *timer)
     (void)timer;
 }
 
-void watch_init(verrou__engine *engine)
+void verrou__watch_init(verrou__engine *engine)
 {
     engine->watch_timer.fire = watch_retry;
 }
@@ -28,15 +28,15 @@ static void watch_report(void *context, verrou_watch_event event, const char *ke
 
     verrou__engine_enter(engine);
     if (event == VERROU_WATCH_ACTIVE && key)
-        waits_watch_active(engine, key, key_len);
+        verrou__waits_watch_active(engine, key, key_len);
     else if (key)
-        waits_watch_free(engine, key, key_len);
+        verrou__waits_watch_free(engine, key, key_len);
     else
-        waits_wake_all(engine);
+        verrou__waits_wake_all(engine);
     verrou__engine_leave(engine);
 }
 
-void watch_close(verrou__engine *engine, const verrou_error *why)
+void verrou__watch_close(verrou__engine *engine, const verrou_error *why)
 {
     void *watch = engine->watch;
 
@@ -50,10 +50,10 @@ void watch_close(verrou__engine *engine, const verrou_error *why)
     engine->watch_state = WATCH_CLOSED;
     if (why)
         verrou__event_locked(engine, VERROU_WARN, "watch.lost", NULL, why->message, 0);
-    waits_watch_lost(engine);
+    verrou__waits_watch_lost(engine);
 }
 
-void watch_read(verrou__engine *engine)
+void verrou__watch_read(verrou__engine *engine)
 {
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;
@@ -64,7 +64,7 @@ void watch_read(verrou__engine *engine)
     status = engine->driver->watch_read(engine->state, engine->watch, watch_report, engine, &error);
     pthread_mutex_lock(&engine->mutex);
     if (status != VERROU_OK)
-        watch_close(engine, &error);
+        verrou__watch_close(engine, &error);
 }
 
 /* Add waiting keys, take off deserted ones. */
@@ -77,7 +77,8 @@ static bool watch_keys(verrou__engine *engine)
     bool add;
     bool any = false;
 
-    while (status == VERROU_OK && engine->watch_state == WATCH_OPEN && waits_next_dirty(engine, key, &len, &add)) {
+    while (status == VERROU_OK && engine->watch_state == WATCH_OPEN &&
+           verrou__waits_next_dirty(engine, key, &len, &add)) {
         any = true;
         pthread_mutex_unlock(&engine->mutex);
         if (add)
@@ -87,13 +88,13 @@ static bool watch_keys(verrou__engine *engine)
         pthread_mutex_lock(&engine->mutex);
     }
     if (status != VERROU_OK)
-        watch_close(engine, &error);
+        verrou__watch_close(engine, &error);
     return any;
 }
 
-bool watch_step(verrou__engine *engine)
+bool verrou__watch_step(verrou__engine *engine)
 {
-    if (!engine_can_push(engine) || !engine->dirty || engine->closing)
+    if (!verrou__engine_can_push(engine) || !engine->dirty || engine->closing)
         return false;
     if (engine->watch_state == WATCH_OPEN)
         return watch_keys(engine);
@@ -104,11 +105,11 @@ bool watch_step(verrou__engine *engine)
         return false;
     }
     engine->watch_state = WATCH_WANTED;
-    threads_wake_worker(engine);
+    verrou__threads_wake_worker(engine);
     return true;
 }
 
-bool watch_open(verrou__engine *engine)
+bool verrou__watch_open(verrou__engine *engine)
 {
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;
@@ -124,7 +125,7 @@ bool watch_open(verrou__engine *engine)
         engine->watch = watch;
         engine->watch_state = WATCH_OPEN;
         engine->watch_backoff_ms = 0;
-        waits_watch_opened(engine);
+        verrou__waits_watch_opened(engine);
     } else {
         engine->watch_state = WATCH_CLOSED;
         engine->watch_backoff_ms = engine->watch_backoff_ms ? engine->watch_backoff_ms * 2 : 50;
@@ -136,6 +137,6 @@ bool watch_open(verrou__engine *engine)
         else
             verrou__event_locked(engine, VERROU_WARN, "watch.failed", NULL, error.message, 0);
     }
-    threads_wake_keeper(engine);
+    verrou__threads_wake_keeper(engine);
     return true;
 }

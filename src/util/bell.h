@@ -14,7 +14,10 @@ struct bell {
     int read_end; /* to poll for POLLIN; -1 while closed */
     int write_end;
 };
-#define BELL_CLOSED {-1, -1}
+#define BELL_CLOSED \
+    {               \
+        -1, -1      \
+    }
 
 static inline int bell_open(struct bell *bell)
 {

@@ -137,9 +137,9 @@ static inline struct table_node *table_next(const struct table *table, size_t *b
         next = table->buckets[(*bucket)++];
     return next;
 }
-#define TABLE_EACH(table, bucket, node, following)                                                                     \
-    for (size_t bucket = 0, table_once = 1; table_once; table_once = 0)                                                \
-        for (struct table_node *node = table_next(table, &bucket, NULL), *following = NULL;                            \
+#define TABLE_EACH(table, bucket, node, following)                                          \
+    for (size_t bucket = 0, table_once = 1; table_once; table_once = 0)                     \
+        for (struct table_node *node = table_next(table, &bucket, NULL), *following = NULL; \
              node && (following = node->next, true); node = table_next(table, &bucket, following))
 
 #endif

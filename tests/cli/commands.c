@@ -207,8 +207,9 @@ static void not_acquired_is_75_and_names_the_holder(void **state)
     static const char *const limits[][5] = {
         {"acquire", "k", "--no-wait"},
         {"acquire", "k", "--wait", "0"},
-        {"acquire", "k", "--wait", "30ms"},
-        {"acquire", "k", "--wait=30ms", "--retry-delay=10"},
+        /* Long enough for the request itself, whatever the machine is busy with. */
+        {"acquire", "k", "--wait", "2s"},
+        {"acquire", "k", "--wait=2s", "--retry-delay=10"},
         {"acquire", "k", "--attempts=2", "--retry-delay=5ms"},
         {"run", "k", "--no-wait", "--", "true"},
     };

@@ -451,13 +451,19 @@ static void clock_of_the_store_decides(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ADAPTER_TEST(missing_call_is_named),      ADAPTER_TEST(missing_call_of_five_is_named),
-        ADAPTER_TEST(bad_settings_are_refused),   ADAPTER_TEST(table_is_named_and_created),
-        ADAPTER_TEST(table_is_not_created),       ADAPTER_TEST(failed_creation_is_not_remembered),
-        ADAPTER_TEST(failed_insert_is_told),      ADAPTER_TEST(odd_status_is_named),
+        ADAPTER_TEST(missing_call_is_named),
+        ADAPTER_TEST(missing_call_of_five_is_named),
+        ADAPTER_TEST(bad_settings_are_refused),
+        ADAPTER_TEST(table_is_named_and_created),
+        ADAPTER_TEST(table_is_not_created),
+        ADAPTER_TEST(failed_creation_is_not_remembered),
+        ADAPTER_TEST(failed_insert_is_told),
+        ADAPTER_TEST(odd_status_is_named),
         ADAPTER_TEST(lease_found_again_has_token),
-        ADAPTER_TEST(lost_answer_is_told),        ADAPTER_TEST(lease_without_token_is_given_back),
-        ADAPTER_TEST(failed_look_is_told),        ADAPTER_TEST(capabilities_follow_calls),
+        ADAPTER_TEST(lost_answer_is_told),
+        ADAPTER_TEST(lease_without_token_is_given_back),
+        ADAPTER_TEST(failed_look_is_told),
+        ADAPTER_TEST(capabilities_follow_calls),
         ADAPTER_TEST(clock_of_the_store_decides),
     };
     int failed = cmocka_run_group_tests_name("database adapter", tests, NULL, NULL);

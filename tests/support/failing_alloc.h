@@ -16,8 +16,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <verrou/verrou.h>
+#include <cmocka.h>
 
 static struct {
     long until; /* allocations that still succeed before one fails; negative: none fails */

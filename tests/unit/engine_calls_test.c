@@ -384,7 +384,8 @@ static void test_list_travels_alone(void **state)
 
     (void)state;
     start_many(locks, outcomes, 10);
-    assert_int_equal(verrou_store_list_async(process->store, "key-", NULL, queue, count_locks, &count, NULL), VERROU_OK);
+    assert_int_equal(verrou_store_list_async(process->store, "key-", NULL, queue, count_locks, &count, NULL),
+                     VERROU_OK);
     world_settle(&world);
     assert_int_equal(world.requests[0].batch, 10);
     assert_int_equal(world.lists, 1);

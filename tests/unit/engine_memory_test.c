@@ -126,8 +126,7 @@ static void keep_alive(struct process *process)
     if (!lock)
         return;
     if (acquire(lock)) {
-        bool waiting =
-            accepted(verrou_lock_wait_lost_async(lock, NULL, queue, outcome_done, &outcome, NULL));
+        bool waiting = accepted(verrou_lock_wait_lost_async(lock, NULL, queue, outcome_done, &outcome, NULL));
 
         world_pass(&world, 10000);
         assert_int_equal(verrou_lock_check(lock), VERROU_OK);

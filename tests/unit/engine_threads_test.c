@@ -2,14 +2,14 @@
  * engine_threads_test.c - the engine with its threads: a store that really blocks, many callers, short deadlines, cancels and closing
  * under load. What is counted must come out exactly; timing is not looked at. Meant to be run under ThreadSanitizer as well.
  */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <pthread.h>
-#include <sched.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -183,7 +183,8 @@ static void open_load(const char *url, int rounds)
         assert_int_equal(verrou_store_open(url, NULL, &load.store, NULL), VERROU_OK);
     else
         assert_int_equal(
-            verrou__store_open_driver(&slow_driver, "slow:?timeout=60s", NULL, &load.slow, &load.store, NULL), VERROU_OK);
+            verrou__store_open_driver(&slow_driver, "slow:?timeout=60s", NULL, &load.slow, &load.store, NULL),
+            VERROU_OK);
 }
 
 static void start_load(pthread_t *threads)
@@ -506,9 +507,12 @@ static void test_close_while_leader_closes_lane(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),        cmocka_unit_test(test_blocking_store),
-        cmocka_unit_test(test_short_deadlines), cmocka_unit_test(test_cancels),
-        cmocka_unit_test(test_close_blocking_store), cmocka_unit_test(test_close_memory),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_blocking_store),
+        cmocka_unit_test(test_short_deadlines),
+        cmocka_unit_test(test_cancels),
+        cmocka_unit_test(test_close_blocking_store),
+        cmocka_unit_test(test_close_memory),
         cmocka_unit_test(test_close_memory_in_use),
         cmocka_unit_test(test_close_while_leader_closes_lane),
     };

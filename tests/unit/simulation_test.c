@@ -94,8 +94,8 @@ static void trace(const char *format, ...)
 {
     char *line = sim.trace[sim.traced++ % TRACE];
     va_list args;
-    int used = snprintf(line, sizeof(sim.trace[0]), "step %d, %lld ms: ", sim.step,
-                        (long long)(sim.world.now_ms - 1000000));
+    int used =
+        snprintf(line, sizeof(sim.trace[0]), "step %d, %lld ms: ", sim.step, (long long)(sim.world.now_ms - 1000000));
 
     va_start(args, format);
     vsnprintf(line + used, sizeof(sim.trace[0]) - (size_t)used, format, args);
@@ -140,8 +140,8 @@ static void check_handle(const struct handle *handle)
     char *owner = NULL;
 
     /* An extend by a fixed owner does not know which lease it will meet. */
-    if (handle->releasing || (handle->fixed_owner && handle->extending) || handle->process->destroyed || verrou_lock_check(handle->lock) != VERROU_OK ||
-        verrou_lock_fence(handle->lock) <= truth->forced_fence)
+    if (handle->releasing || (handle->fixed_owner && handle->extending) || handle->process->destroyed ||
+        verrou_lock_check(handle->lock) != VERROU_OK || verrou_lock_fence(handle->lock) <= truth->forced_fence)
         return;
     assert_int_equal(verrou_lock_owner(handle->lock, &owner, NULL), VERROU_OK);
     if (strcmp(owner, truth->owner) != 0)
@@ -150,7 +150,8 @@ static void check_handle(const struct handle *handle)
     if (truth->fence != verrou_lock_fence(handle->lock))
         broken("handle %d has token %llu of %s, the store %llu", handle_number(handle),
                (unsigned long long)verrou_lock_fence(handle->lock), truth->key, (unsigned long long)truth->fence);
-    if (left_ms == VERROU_FOREVER ? truth->expires_ms != VERROU_FOREVER : truth->expires_ms - sim.world.now_ms < left_ms)
+    if (left_ms == VERROU_FOREVER ? truth->expires_ms != VERROU_FOREVER
+                                  : truth->expires_ms - sim.world.now_ms < left_ms)
         broken("handle %d believes in %lld ms of %s, the store gives it %lld", handle_number(handle),
                (long long)left_ms, truth->key, (long long)(truth->expires_ms - sim.world.now_ms));
     verrou_free(owner);
@@ -375,7 +376,8 @@ static void make_handle(struct handle *handle)
 /* A lease that never ends would stay for ever. */
 static bool may_drop(const struct handle *handle)
 {
-    return verrou_lock_ttl_ms(handle->lock) != VERROU_FOREVER && verrou_lock_remaining_ms(handle->lock) != VERROU_FOREVER &&
+    return verrou_lock_ttl_ms(handle->lock) != VERROU_FOREVER &&
+           verrou_lock_remaining_ms(handle->lock) != VERROU_FOREVER &&
            world_truth(&sim.world, key_name(handle->key))->expires_ms != VERROU_FOREVER;
 }
 

@@ -39,7 +39,6 @@ static inline int teardown(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-
 static inline verrou_lock *new_lock(struct process *process, const char *key, int64_t ttl_ms)
 {
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;

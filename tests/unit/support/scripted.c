@@ -429,7 +429,7 @@ static verrou_status scripted_open(void *state, int64_t deadline_ms, void **ret_
     if (world->fail_opens > 0) {
         world->fail_opens--;
         return verrou_error_set(err, VERROU_ESTORAGE, !world->fail_opens_for_good, "ECONNREFUSED",
-                                 "cannot connect to 10.0.0.7");
+                                "cannot connect to 10.0.0.7");
     }
     while (process->lane_open[i])
         i++;
@@ -561,8 +561,7 @@ static verrou_status scripted_watch_add(void *state, void *watch, const char *ke
     return VERROU_OK;
 }
 
-static verrou_status scripted_watch_remove(void *state, void *watch, const char *key, size_t key_len,
-                                           verrou_error *err)
+static verrou_status scripted_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err)
 {
     struct process *process = state;
     size_t i = watched_find(process, key);
@@ -604,9 +603,9 @@ static verrou_status scripted_watch_read(void *state, void *watch, verrou_watch_
     return VERROU_OK;
 }
 
-#define SCRIPTED(the_flags)                                                                                            \
-    .version = VERROU_STORE_VERSION, .flags = (the_flags), .default_lanes = 1, .max_lanes = 8,                         \
-    .destroy = scripted_destroy, .caps = scripted_caps, .open = scripted_open, .close = scripted_close,                \
+#define SCRIPTED(the_flags)                                                                             \
+    .version = VERROU_STORE_VERSION, .flags = (the_flags), .default_lanes = 1, .max_lanes = 8,          \
+    .destroy = scripted_destroy, .caps = scripted_caps, .open = scripted_open, .close = scripted_close, \
     .execute = scripted_execute, .list = scripted_list, .check = scripted_check, .schema = scripted_schema
 
 static const char *const no_settings[] = {NULL};
@@ -658,7 +657,8 @@ struct process *world_open(struct world *world, const struct world_options *opti
     store.log = options->log;
     store.log_user = options->log_user;
     store.log_level = options->log_level;
-    snprintf(url, sizeof(url), "scripted:%s%s", options->settings ? "?" : "", options->settings ? options->settings : "");
+    snprintf(url, sizeof(url), "scripted:%s%s", options->settings ? "?" : "",
+             options->settings ? options->settings : "");
     if (verrou__store_open_driver(driver, url, &store, process, &process->store, &err) != VERROU_OK) {
         print_error("%s\n", err.message);
         return NULL;

@@ -24,15 +24,15 @@
 #include "engine/internal.h"
 
 enum fate {
-    HONEST,        /* do it and answer */
-    LOSE_REPLY,    /* do it; the answer is lost */
-    LOSE_REQUEST,  /* it never arrives; the answer is waited for in vain */
-    LATE,          /* as LOSE_REQUEST, but it arrives `late_ms` later */
-    SAY_RETRY,     /* not done, for a passing reason */
-    SAY_FAILED,    /* not done, for good */
-    SAY_NOTHING,   /* the result stays UNSENT */
-    KILL_LANE,     /* the connection breaks before this request: it and those behind it are UNSENT */
-    LOSE_LANE,     /* the connection breaks after this request was done: its answer is lost, those behind it are UNSENT */
+    HONEST,       /* do it and answer */
+    LOSE_REPLY,   /* do it; the answer is lost */
+    LOSE_REQUEST, /* it never arrives; the answer is waited for in vain */
+    LATE,         /* as LOSE_REQUEST, but it arrives `late_ms` later */
+    SAY_RETRY,    /* not done, for a passing reason */
+    SAY_FAILED,   /* not done, for good */
+    SAY_NOTHING,  /* the result stays UNSENT */
+    KILL_LANE,    /* the connection breaks before this request: it and those behind it are UNSENT */
+    LOSE_LANE, /* the connection breaks after this request was done: its answer is lost, those behind it are UNSENT */
 };
 
 struct turn {
@@ -52,7 +52,7 @@ struct truth {
     char key[VERROU_MAX_KEY + 1];
     char owner[VERROU_MAX_OWNER + 1]; /* empty: free */
     int64_t expires_ms;
-    uint64_t fence; /* the largest given out */
+    uint64_t fence;        /* the largest given out */
     uint64_t forced_fence; /* leases with at most this token were forced */
 };
 
@@ -118,16 +118,16 @@ struct world {
     size_t request_count, request_room;
 
     /* How the store is. */
-    int fail_opens;         /* so many opens fail */
+    int fail_opens; /* so many opens fail */
     bool fail_opens_for_good;
-    int64_t open_ms;        /* what opening takes */
+    int64_t open_ms; /* what opening takes */
     int fail_watch_opens;
     int fail_watch_reads;
     int fail_watch_adds;
-    bool deaf;              /* releases are not reported to watches */
-    int32_t others;         /* what releases say about other waiters; -1: they count the watches */
-    bool no_holder;         /* refusals do not tell who holds the key */
-    bool no_fence;          /* no tokens */
+    bool deaf;      /* releases are not reported to watches */
+    int32_t others; /* what releases say about other waiters; -1: they count the watches */
+    bool no_holder; /* refusals do not tell who holds the key */
+    bool no_fence;  /* no tokens */
     int lists, checks, schemas, opens, closes, watch_opens, watch_closes;
 };
 
