@@ -1,5 +1,5 @@
 /*
- * lock.h - a lock handle, shared by lock.c (the public calls) and lease.c (what is known of the lease, and keeping it alive).
+ * lock.h - a lock handle, shared by lock.c, acquire.c and release.c (the public calls) and lease.c (what is known of the lease, and keeping it alive).
  *
  * Lock order: the engine's mutex, then the handle's. The handle's guards the lease; what concerns timers and those who wait for a
  * loss (struct keeping) is guarded by the engine's.
@@ -62,6 +62,17 @@ void verrou__lock_unref(verrou_lock *lock);
 
 /* The owner as text; returns its length. */
 size_t verrou__lock_owner_text(const verrou_lock *lock, const verrou__owner_id *id, char out[VERROU_MAX_OWNER + 1]);
+
+/* The first that is not VERROU_DEFAULT. */
+int64_t verrou__lock_choose(int64_t first, int64_t second, int64_t third);
+/* VERROU_EINVAL, naming what is out of range. */
+verrou_status verrou__lock_check_range(const char *what, int64_t value, int64_t min, bool forever_ok,
+                                       verrou_error *err);
+verrou_status verrou__lock_check_retry(int64_t attempts, int64_t delay_ms, int64_t timeout_ms, verrou_error *err);
+verrou_status verrou__lock_check_async(const verrou_lock *lock, const verrou_queue *queue, verrou_done_fn done,
+                                       verrou_error *err);
+/* See that the owner drawn ahead is this process's own, and not one that the parent will use. */
+verrou_status verrou__lock_own_next_owner(verrou_lock *lock, verrou_error *err);
 
 /* ---- lease.c ---- */
 
