@@ -107,7 +107,8 @@ typedef struct verrou_database {
     verrou_status (*now)(void *user, int64_t *ret_now_ms, verrou_error *err);
 
     /*
-     * Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds. It is
+     * Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds, of
+     * which a `now` in milliseconds knows a thousandth: two processes may then draw the same one within a millisecond. It is
      * called by the holder, once the row is taken: a token drawn earlier could be smaller than that of somebody who came and
      * went meanwhile. `fence` is therefore 0 in insert_lock and acquire_lock, and not read by get_lock.
      */

@@ -137,10 +137,15 @@ int64_t verrou__call_limit(const verrou__call *call)
     return limit_ms;
 }
 
-/* A sleeping caller watches its limits by itself; for all others, and for pauses, the keeper does. */
+/*
+ * A sleeping caller watches its limits by itself; for all others, and for pauses, the keeper does. It also watches over those who may
+ * sleep for long: its clock runs through suspend, and that of a condition variable does not.
+ */
 void verrou__call_arm(verrou__call *call)
 {
-    int64_t when_ms = call->sleeper && !call->answered ? VERROU_FOREVER : verrou__call_limit(call);
+    bool sleeps_long = call->state == CALL_ASLEEP || call->state == CALL_BEHIND;
+    bool looks_itself = call->sleeper && !call->answered && !sleeps_long;
+    int64_t when_ms = looks_itself ? VERROU_FOREVER : verrou__call_limit(call);
 
     if (call->state == CALL_PAUSED && call->pause_until_ms < when_ms)
         when_ms = call->pause_until_ms;
