@@ -189,14 +189,16 @@ static void signal_state_is_passed_on(void **state)
 {
     redirect odd = {.before_exec = odd_signals};
     job *j = start_as(&odd, "run", "k", "--", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", NULL);
-    char expected[128];
     unsigned long long ignored = 1ull << (SIGCHLD - 1) | 1ull << (SIGINT - 1) | 1ull << (SIGUSR2 - 1);
     unsigned long long blocked = 1ull << (SIGTERM - 1) | 1ull << (SIGWINCH - 1);
+    unsigned long long seen_blocked = 0, seen_ignored = 0;
 
     (void)state;
     assert_int_equal(end(j), 0);
-    snprintf(expected, sizeof(expected), "SigBlk:\t%016llx\nSigIgn:\t%016llx\n", blocked, ignored);
-    assert_string_equal(j->out_text, expected);
+    assert_int_equal(sscanf(j->out_text, "SigBlk:\t%llx\nSigIgn:\t%llx", &seen_blocked, &seen_ignored), 2);
+    /* 32 and 33 belong to the C library: nobody can put them back to what they should be. */
+    assert_int_equal(seen_blocked & ~(3ull << 31), blocked);
+    assert_int_equal(seen_ignored & ~(3ull << 31), ignored);
     job_free(j);
 }
 
