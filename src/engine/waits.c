@@ -348,20 +348,19 @@ void verrou__waits_leave(verrou__call *call)
 
 void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
 {
-    struct verrou__waits *waits;
+    bool step_back = others > 0;
+    struct verrou__waits *waits = step_back ? waits_get(engine, key, len) : waits_find(engine, key, len);
 
-    if (others > 0) {
-        waits = waits_get(engine, key, len);
-        if (waits) {
-            waits->not_before_ms = engine_now(engine) + STEP_BACK_MS;
-            if (!waits->head)
-                waits_idle(engine, waits);
-        }
-    } else {
-        waits = waits_find(engine, key, len);
-    }
-    if (!waits || !waits->head)
+    if (!waits)
         return;
+    if (step_back)
+        waits->not_before_ms = engine_now(engine) + STEP_BACK_MS;
+    if (!waits->head) {
+        /* On a slow machine the step back may be over already, and the struct gone with it. */
+        if (step_back)
+            waits_idle(engine, waits);
+        return;
+    }
     if (waits->head->state == CALL_ASLEEP)
         waits_ask(engine, waits);
     else
