@@ -266,6 +266,24 @@ static void test_child_fires_cancel(void **state)
     verrou_lock_free(holder);
 }
 
+/* A machine that stands still for longer than the step back takes, while it is being begun. */
+static void test_step_back_over_at_once(void **state)
+{
+    struct world_options options = {.settings = "timeout=1m"};
+    struct process *process = world_open(&world, &options);
+    verrou_lock *lock = new_lock(process, "k", 30000);
+
+    (void)state;
+    world.others = 1;
+    hold(lock);
+    world.stutter_ms = 3;
+    assert_int_equal(verrou_lock_release(lock, NULL, NULL), VERROU_OK);
+    world.stutter_ms = 0;
+    hold(lock);
+    assert_int_equal(verrou_lock_release(lock, NULL, NULL), VERROU_OK);
+    verrou_lock_free(lock);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +292,7 @@ int main(void)
         TEST(test_release_behind_shortening_extend),
         TEST(test_no_time_to_step_back),
         TEST(test_extreme_deadlines),
+        TEST(test_step_back_over_at_once),
         TEST(test_kept_alive_in_child),
         TEST(test_child_frees_queue),
         TEST(test_child_fires_cancel),

@@ -11,6 +11,7 @@ static struct world *the_world;
 
 static int64_t world_now(void)
 {
+    the_world->now_ms += the_world->stutter_ms;
     return the_world->now_ms;
 }
 

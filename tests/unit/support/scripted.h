@@ -124,10 +124,11 @@ struct world {
     int fail_watch_opens;
     int fail_watch_reads;
     int fail_watch_adds;
-    bool deaf;      /* releases are not reported to watches */
-    int32_t others; /* what releases say about other waiters; -1: they count the watches */
-    bool no_holder; /* refusals do not tell who holds the key */
-    bool no_fence;  /* no tokens */
+    bool deaf;          /* releases are not reported to watches */
+    int64_t stutter_ms; /* this much time passes with every look at the clock */
+    int32_t others;     /* what releases say about other waiters; -1: they count the watches */
+    bool no_holder;     /* refusals do not tell who holds the key */
+    bool no_fence;      /* no tokens */
     int lists, checks, schemas, opens, closes, watch_opens, watch_closes;
 };
 
