@@ -17,10 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A program that says "ready", then lives until it is ended. `exec` makes it the direct child; without it there is a
- * grandchild. */
+/* A program that says "ready", then lives until it is ended. `exec` makes it the direct child. The grandchild speaks for
+ * itself: a signal to the group in the moment when a shell that blocks signals forks would miss the new child. */
 #define STAY "echo ready; exec tail -f /dev/null"
-#define STAY_IN_GRANDCHILD "echo ready; tail -f /dev/null; echo survived"
+#define STAY_IN_GRANDCHILD "sh -c 'echo ready; exec tail -f /dev/null'; echo survived"
 #define STAY_DEAF "trap '' TERM; echo ready; while :; do tail -f /dev/null; done"
 
 /* ---- seeing the program and its children alive ---- */
