@@ -174,17 +174,34 @@ typedef struct verrou_op {
     verrou_error *error;  /* set by host->op_fail; freed by the engine */
 } verrou_op;
 
-/* A parsed address: SCHEME:REST?NAME=VALUE&..., with %XX decoded in rest and values. `text` is the address as given: it may hold a password. */
+/*
+ * A parsed address: SCHEME:REST?NAME=VALUE&..., with %XX decoded in rest and values. `text` is the address as given: it may hold a password.
+ *
+ * For drivers with VERROU_DRIVER_NETWORK the rest is also there in pieces, each decoded for itself:
+ * //[user[:password]@][host[:port][,host[:port]...]][/path]. What is not given is NULL (user, password, path) or 0 (port, endpoint_count). The path begins with its '/'. An IPv6 address
+ * stands in brackets in the address and without them in `host`.
+ */
 typedef struct verrou_setting {
     const char *name;
     const char *value;
 } verrou_setting;
+typedef struct verrou_endpoint {
+    const char *host;
+    int port;
+} verrou_endpoint;
 typedef struct verrou_url {
     const char *text;
     const char *scheme;
     const char *rest;
     const verrou_setting *settings;
     size_t count;
+    const char *user;
+    const char *password;
+    const verrou_endpoint *endpoints;
+    size_t endpoint_count;
+    const char *path;
+    verrou_connect_fn connect; /* given by the application beside the address; NULL: connect yourself */
+    void *connect_user;
 } verrou_url;
 
 /* Where list, check and schema put what they find. Opaque to the driver. */
@@ -231,6 +248,8 @@ typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const c
 
 #define VERROU_DRIVER_INLINE \
     0x1u /* execute() never blocks: the engine calls it on any thread, concurrently, with lane NULL */
+#define VERROU_DRIVER_NETWORK 0x2u  /* its addresses begin with "//": they are checked and given in pieces */
+#define VERROU_DRIVER_CONNECTS 0x4u /* makes its connections with url->connect if that is given */
 
 /*
  * A driver. Times are absolute, on host->now_ms(). A call that takes a deadline must return by it, give or take a scheduling delay.

@@ -34,6 +34,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define VERROU_VERSION_MAJOR 0
 #define VERROU_VERSION_MINOR 1
@@ -208,8 +209,35 @@ typedef struct verrou_store verrou_store;
 #define VERROU_CAP_SHARED 0x20u       /* other processes can see the locks */
 
 /*
+ * A connected byte stream that the application made: through a tunnel, with its own TLS, from its own pool.
+ *
+ * fd           Becomes readable when read() has bytes to give. It is only waited for; everything else goes through the calls.
+ * read, write  As read(2) and write(2) on a descriptor that does not block: -1 with errno set, EAGAIN if it would block. NULL, both of
+ *              them: fd is a stream socket to be used directly; it is switched to non-blocking.
+ * close        Called once, when the store is done with it; NULL: fd is closed.
+ * Used by one thread at a time, not always the same.
+ */
+typedef struct verrou_transport {
+    void *user;
+    int fd;
+    ssize_t (*read)(void *user, void *buffer, size_t size);
+    ssize_t (*write)(void *user, const void *bytes, size_t size);
+    void (*close)(void *user);
+} verrou_transport;
+
+/*
+ * Connect to host and port (as in the address, or as a Sentinel or a cluster said; for a socket in the file system its path and 0) by
+ * deadline_ms, on the clock of verrou_now_ms(). Fill in *ret_transport, or return VERROU_ESTORAGE with a message put into `err`. Called
+ * on threads of the store, possibly on several at once; may block until the deadline.
+ */
+typedef verrou_status (*verrou_connect_fn)(void *user, const char *host, int port, int64_t deadline_ms,
+                                           verrou_transport *ret_transport, verrou_error *err);
+
+/*
  * name       How the store is called in messages, logs and serialised locks; NULL for none.
  * log        Hook for events of at least log_level (0: VERROU_INFO); NULL for none.
+ * connect    Makes the connections, for stores across a network (Redis); NULL: they are made as the address says. With another store it
+ *            is VERROU_ECONFIG.
  */
 typedef struct verrou_store_options {
     size_t size;
@@ -217,10 +245,12 @@ typedef struct verrou_store_options {
     verrou_log_fn log;
     void *log_user;
     verrou_level log_level;
+    verrou_connect_fn connect;
+    void *connect_user;
 } verrou_store_options;
-#define VERROU_STORE_OPTIONS_INIT                                       \
-    {                                                                   \
-        sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0 \
+#define VERROU_STORE_OPTIONS_INIT                                                   \
+    {                                                                               \
+        sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0, NULL, NULL \
     }
 
 /*
