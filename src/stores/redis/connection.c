@@ -111,6 +111,11 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
 
 bool verrou__redis_flush(redis_connection *connection, int64_t deadline_ms, redis_fault *fault)
 {
+    /* What is left was taken for not sent. */
+    if (connection->broken) {
+        break_it(connection, fault, NULL, "the connection was lost");
+        return false;
+    }
     while (verrou__redis_flush_some(connection, fault)) {
         if (connection->out_len == 0)
             return true;
@@ -254,7 +259,7 @@ void verrou__redis_kill_lost(redis_connection *connection)
     redis_state *state = connection->state;
     size_t kept = 0;
 
-    if (!connection->run_id[0])
+    if (connection->broken || !connection->run_id[0])
         return;
     pthread_mutex_lock(&state->mutex);
     for (size_t i = 0; i < state->lost_count; i++) {

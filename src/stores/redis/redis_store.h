@@ -10,7 +10,8 @@
  *   topology.c    which connections a lane has: a server, the master that Sentinel names, the masters of a cluster
  *   slots.c       the slots of a cluster: of keys, of counters, of nodes
  *   watch.c       the subscription
- *   admin.c       list, check
+ *   list.c        the live locks of a server
+ *   check.c       whether a server is fit for locks
  *
  * The state lives as long as the store and is shared by all threads; a lane is used by one thread at a time.
  */
@@ -82,6 +83,7 @@ typedef struct redis_state {
     int64_t wait_timeout_ms;
     void *tls; /* SSL_CTX, NULL without TLS */
     char *server_name;
+    bool prefixed; /* there is a prefix: all keys that have it are ours */
     verrou_connect_fn connect;
     void *connect_user;
     char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
@@ -221,6 +223,12 @@ redis_connection *verrou__redis_connect_master(redis_state *state, redis_purpose
 bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, int64_t deadline_ms,
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault);
 
+/*
+ * Whether all slots of the cluster are on nodes that the lane is connected to, as one of them tells now; their nodes are noted. False: `fault`
+ * says why, and if it is the lane that is out of date, another one will be opened.
+ */
+bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fault *fault);
+
 /* ---- slots.c ---- */
 
 unsigned verrou__redis_slot(const char *key, size_t len);
@@ -245,7 +253,7 @@ verrou_status verrou__redis_watch_read(void *state, void *watch, verrou_watch_fn
 /* Whether this process itself listens to the channel of a key. */
 bool verrou__redis_is_watched(redis_state *state, const char *key, size_t key_len);
 
-/* ---- admin.c ---- */
+/* ---- list.c, check.c ---- */
 
 verrou_status verrou__redis_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                                  verrou_sink *sink, verrou_error *err);
