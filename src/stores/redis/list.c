@@ -96,7 +96,7 @@ static bool is_lock(const redis_state *state, const verrou_op *op)
 
     if (!is_text(owner, strlen(owner)) || has_controls(owner))
         return false;
-    if (state->prefixed || is_owner_of_ours(owner))
+    if (state->prefix_len || is_owner_of_ours(owner))
         return true;
     return op->remaining_ms != VERROU_FOREVER && is_owner_of_the_original(owner);
 }

@@ -83,10 +83,10 @@ typedef struct redis_state {
     int64_t wait_timeout_ms;
     void *tls; /* SSL_CTX, NULL without TLS */
     char *server_name;
-    bool prefixed; /* there is a prefix: all keys that have it are ours */
     verrou_connect_fn connect;
     void *connect_user;
-    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
+    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters: the prefix and more */
+    size_t prefix_len;                 /* if not 0, all keys that have the prefix are ours */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
 
@@ -169,6 +169,8 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
 /* One command of words, and its reply. An error reply becomes a fault. */
 redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms, redis_fault *fault, const char *word,
                               ...);
+/* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
+void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
 /* A connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
 void verrou__redis_lost_answer(redis_connection *connection);
 /* Append what kills lost connections to this server. */
@@ -250,6 +252,8 @@ verrou_status verrou__redis_watch_add(void *state, void *watch, const char *key,
 verrou_status verrou__redis_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__redis_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
                                        verrou_error *err);
+/* Whether a server with these notify-keyspace-events sends an event for a key that is deleted, on the key's channel. */
+bool verrou__redis_tells_of_releases(const char *flags);
 /* Whether this process itself listens to the channel of a key. */
 bool verrou__redis_is_watched(redis_state *state, const char *key, size_t key_len);
 
