@@ -259,6 +259,7 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     state->connect = url->connect;
     state->connect_user = url->connect_user;
     state->seed = host->random();
+    snprintf(state->id, sizeof state->id, "%016llx", (unsigned long long)host->random());
     pthread_mutex_init(&state->mutex, NULL);
     table_init(&state->channels);
     atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |
