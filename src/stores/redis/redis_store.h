@@ -87,6 +87,7 @@ typedef struct redis_state {
     void *connect_user;
     char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters: the prefix and more */
     size_t prefix_len;                 /* if not 0, all keys that have the prefix are ours */
+    char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
 
