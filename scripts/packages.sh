@@ -8,6 +8,10 @@ set -eu
 
 build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev"
 tests="g++ libcmocka-dev mandoc zlib1g-dev"
+# The original, which we are tested beside, comes from npm. With npm comes a Node.js; whether it is new enough, scripts/node.sh sees to.
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    tests="$tests nodejs npm"
+fi
 lint="clang clang-format clang-tidy cppcheck mandoc"
 fuzz="clang libclang-rt-dev"
 coverage="gcovr"
