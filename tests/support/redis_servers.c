@@ -1,0 +1,489 @@
+/*
+ * redis_servers.c - a single Redis server and the plain client; see redis_servers.h. Sentinels and clusters are made of these, in
+ * redis_sentinels.c and redis_cluster.c.
+ */
+#include "redis_servers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#define MAX_ARGUMENTS 64
+#define TEXTS 17
+#define TEXT_SIZE 32768
+#define START_ATTEMPTS 5
+
+/* The plain client's own user where an ACL file decides about all others. */
+#define SUPPORT_USER "verrou-tests"
+#define SUPPORT_PASSWORD "verrou-tests"
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static redis_server *servers;
+
+const char *redis_certificates(void)
+{
+    static char made[PROCESS_PATH];
+    char folder[PROCESS_PATH], log[PROCESS_PATH + 8];
+    const char *script[] = {"sh", VERROU_TEST_SUPPORT_DIR "/certificates.sh", folder, NULL};
+    const char *version[] = {"openssl", "version", NULL}; /* its absence is better told by its own name */
+
+    if (made[0])
+        return made;
+    process_make_folder("certificates", folder);
+    snprintf(log, sizeof log, "%s/log", folder);
+    process_run(&(process_spec){.argv = version, .package = "openssl", .log = log});
+    process_run(&(process_spec){.argv = script, .package = "dash", .log = log});
+    strcpy(made, folder);
+    return made;
+}
+
+/* ---- configuration ---- */
+
+static void write_acl(redis_server *server, const char *acl)
+{
+    char path[PROCESS_PATH + 8], text[8192];
+
+    snprintf(path, sizeof path, "%s/users", server->folder);
+    snprintf(text, sizeof text, "user " SUPPORT_USER " on >" SUPPORT_PASSWORD " ~* &* +@all\n%s", acl);
+    process_write_file(path, text);
+    strcpy(server->user, SUPPORT_USER);
+    strcpy(server->password, SUPPORT_PASSWORD);
+}
+
+static void put_tls(FILE *out, const redis_options *options, redis_role role, int port)
+{
+    const char *from = redis_certificates();
+
+    fprintf(out, "tls-port %d\ntls-cert-file %s/%s.pem\ntls-key-file %s/%s.key\ntls-ca-cert-file %s/ca.pem\n", port,
+            from, options->tls, from, options->tls, from);
+    fprintf(out, "tls-auth-clients %s\n", options->tls_client_certificate ? "yes" : "no");
+    if (role != REDIS_ALONE)
+        fprintf(out, "tls-replication yes\n");
+    if (role == REDIS_CLUSTER_NODE)
+        fprintf(out, "tls-cluster yes\n");
+}
+
+static void put_passwords(FILE *out, const redis_server *server, const redis_options *options, redis_role role)
+{
+    const redis_server *master = options->replica_of;
+
+    if (options->acl)
+        fprintf(out, "aclfile %s/users\n", server->folder);
+    else if (server->password[0])
+        fprintf(out, "requirepass \"%s\"\n", server->password);
+    if (master && master->user[0])
+        fprintf(out, "masteruser %s\n", master->user);
+    if (master && master->password[0])
+        fprintf(out, "masterauth \"%s\"\n", master->password);
+    else if (server->password[0] &&
+             (role == REDIS_NODE || role == REDIS_CLUSTER_NODE)) /* any of them may become a replica */
+        fprintf(out, "masterauth \"%s\"\n", server->password);
+}
+
+int redis__server_group_port(const redis_server *server)
+{
+    return server->tls_port ? server->tls_port : server->port;
+}
+
+static void write_configuration(redis_server *server, const redis_options *options, redis_role role, const char *config)
+{
+    char *text = NULL, path[PROCESS_PATH + 16];
+    const redis_server *master = options->replica_of;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+
+    if (!out)
+        process_fail("out of memory");
+    fprintf(out, "bind 127.0.0.1\nport %d\ndir %s\ndaemonize no\nloglevel notice\n", server->port, server->folder);
+    if (role != REDIS_SENTINEL)
+        fprintf(out, "save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n");
+    if (options->tls)
+        put_tls(out, options, role, server->tls_port);
+    put_passwords(out, server, options, role);
+    if (server->socket[0])
+        fprintf(out, "unixsocket %s\nunixsocketperm 700\n", server->socket);
+    if (role == REDIS_CLUSTER_NODE)
+        fprintf(out, "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port %d\n", server->ports[2].number);
+    if (master)
+        fprintf(out, "replicaof 127.0.0.1 %d\n", role == REDIS_NODE ? redis__server_group_port(master) : master->port);
+    fprintf(out, "%s%s", config ? config : "", options->config ? options->config : "");
+    fclose(out);
+    snprintf(path, sizeof path, "%s/redis.conf", server->folder);
+    process_write_file(path, text);
+    free(text);
+}
+
+/* ---- starting ---- */
+
+/*
+ * On Debian redis-server and redis-sentinel are other names for redis-check-rdb, a program that looks at the name it was started by.
+ * The package redis-tools has it without the system service that comes with the package redis-server.
+ */
+static void run_server(redis_server *server)
+{
+    char config[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
+    const char *argv[] = {"redis-server", config, server->sentinel ? "--sentinel" : NULL, NULL};
+
+    snprintf(config, sizeof config, "%s/redis.conf", server->folder);
+    snprintf(log, sizeof log, "%s/log", server->folder);
+    process_start(&server->process, &(process_spec){argv, "redis-check-rdb", "redis-tools", log});
+}
+
+static bool answers(const redis_server *server)
+{
+    redisReply *reply = redis__try(server, 1, (const char *[]){"PING"});
+    bool pong = reply && reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0;
+
+    /* A server that waits for its master's data refuses a PING with LOADING or MASTERDOWN, and answers it later. */
+    if (reply)
+        freeReplyObject(reply);
+    return pong;
+}
+
+/* False if it ended without ever answering. */
+static bool wait_for_answer(redis_server *server)
+{
+    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+
+    while (process_clock_ms() < deadline) {
+        if (answers(server))
+            return true;
+        if (!process_running(&server->process))
+            return false;
+        process_pause();
+    }
+    process_print_log(&server->process);
+    process_fail("redis-server on port %d runs but does not answer", server->port);
+}
+
+static void free_ports(redis_server *server)
+{
+    for (int i = 0; i < 3; i++)
+        process_port_free(&server->ports[i]);
+}
+
+static void take_ports(redis_server *server, const redis_options *options, redis_role role)
+{
+    server->ports[0] = process_port_new();
+    server->port = server->ports[0].number;
+    if (options->tls) {
+        server->ports[1] = process_port_new();
+        server->tls_port = server->ports[1].number;
+    }
+    if (role == REDIS_CLUSTER_NODE)
+        server->ports[2] = process_port_new();
+}
+
+static redis_server *add_server(void)
+{
+    redis_server *server = calloc(1, sizeof *server);
+
+    if (!server)
+        process_fail("out of memory");
+    pthread_mutex_lock(&mutex);
+    server->next = servers;
+    servers = server;
+    pthread_mutex_unlock(&mutex);
+    return server;
+}
+
+static void fill_in(redis_server *server, const redis_options *options, redis_role role)
+{
+    server->sentinel = role == REDIS_SENTINEL;
+    process_make_folder(server->sentinel ? "sentinel" : "redis", server->folder);
+    if (options->unix_socket) {
+        snprintf(server->socket, sizeof server->socket, "%.200s/socket", server->folder);
+        if (strlen(server->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+            process_fail("TMPDIR is too long for a unix socket: %s", server->socket);
+    }
+    if (options->password)
+        snprintf(server->password, sizeof server->password, "%s", options->password);
+    if (options->acl)
+        write_acl(server, options->acl);
+}
+
+redis_server *redis__server_new(const redis_options *options, redis_role role, const char *config)
+{
+    redis_server *server = add_server();
+
+    fill_in(server, options, role);
+    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
+        take_ports(server, options, role);
+        write_configuration(server, options, role, config);
+        run_server(server);
+        if (wait_for_answer(server))
+            return server;
+        free_ports(server);
+    }
+    process_print_log(&server->process);
+    process_fail("redis-server does not start; its log is above");
+}
+
+redis_server *redis_server_start(const redis_options *options)
+{
+    static const redis_options defaults;
+    redis_server *server = redis__server_new(options ? options : &defaults, REDIS_ALONE, NULL);
+
+    if (options && options->replica_of)
+        redis_wait_info(server, "replication", "master_link_status", "up");
+    return server;
+}
+
+/* ---- stopping ---- */
+
+void redis_server_stop(redis_server *server)
+{
+    process_stop(&server->process, SIGTERM);
+}
+
+void redis_server_kill(redis_server *server)
+{
+    process_stop(&server->process, SIGKILL);
+}
+
+void redis_server_restart(redis_server *server)
+{
+    redis_server_stop(server);
+    run_server(server);
+    if (!wait_for_answer(server)) {
+        process_print_log(&server->process);
+        process_fail("redis-server does not start again; its log is above");
+    }
+}
+
+void redis_server_freeze(redis_server *server)
+{
+    process_signal(&server->process, SIGSTOP);
+}
+
+void redis_server_thaw(redis_server *server)
+{
+    process_signal(&server->process, SIGCONT);
+}
+
+void redis_server_free(redis_server *server)
+{
+    redis_server **link = &servers;
+
+    if (!server)
+        return;
+    pthread_mutex_lock(&mutex);
+    while (*link && *link != server)
+        link = &(*link)->next;
+    if (*link)
+        *link = server->next;
+    pthread_mutex_unlock(&mutex);
+    redis_server_kill(server); /* a polite end would wait for replicas */
+    free_ports(server);
+    free(server->group);
+    free(server);
+}
+
+void redis_free_all(void)
+{
+    while (servers)
+        redis_server_free(servers);
+}
+
+/* ---- the plain client ---- */
+
+/* NULL if the server cannot be reached or does not want us. */
+static redisContext *try_to_connect(const redis_server *server)
+{
+    redisContext *c =
+        redisConnectWithTimeout("127.0.0.1", server->port, (struct timeval){PROCESS_PATIENCE_MS / 1000, 0});
+    redisReply *reply = NULL;
+    bool in = c && !c->err && redisSetTimeout(c, (struct timeval){PROCESS_PATIENCE_MS / 1000, 0}) == REDIS_OK;
+
+    if (in && server->user[0])
+        reply = redisCommand(c, "AUTH %s %s", server->user, server->password);
+    else if (in && server->password[0])
+        reply = redisCommand(c, "AUTH %s", server->password);
+    if (in && server->password[0])
+        in = reply && reply->type != REDIS_REPLY_ERROR;
+    if (reply)
+        freeReplyObject(reply);
+    if (!in && c) {
+        redisFree(c);
+        c = NULL;
+    }
+    return c;
+}
+
+redisContext *redis_server_connect(const redis_server *server)
+{
+    redisContext *c = try_to_connect(server);
+
+    if (!c)
+        process_fail("cannot connect to the Redis server on port %d", server->port);
+    return c;
+}
+
+redisReply *redis__try(const redis_server *server, int argc, const char **argv)
+{
+    redisContext *c = try_to_connect(server);
+    redisReply *reply = c ? redisCommandArgv(c, argc, argv, NULL) : NULL;
+
+    if (c)
+        redisFree(c);
+    return reply;
+}
+
+static redisReply *command_list(const redis_server *server, va_list args)
+{
+    const char *argv[MAX_ARGUMENTS];
+    int argc = 0;
+    redisReply *reply;
+
+    while (argc < MAX_ARGUMENTS && (argv[argc] = va_arg(args, const char *)))
+        argc++;
+    if (argc == 0 || argc == MAX_ARGUMENTS)
+        process_fail("a command has 1 to %d words", MAX_ARGUMENTS - 1);
+    reply = redis__try(server, argc, argv);
+    if (!reply)
+        process_fail("the Redis server on port %d does not answer %s", server->port, argv[0]);
+    return reply;
+}
+
+redisReply *redis_command(const redis_server *server, ...)
+{
+    va_list args;
+    redisReply *reply;
+
+    va_start(args, server);
+    reply = command_list(server, args);
+    va_end(args);
+    return reply;
+}
+
+static void put_reply(FILE *out, const redisReply *reply)
+{
+    switch (reply->type) {
+    case REDIS_REPLY_INTEGER:
+        fprintf(out, "%lld", reply->integer);
+        break;
+    case REDIS_REPLY_NIL:
+        fputs("(nil)", out);
+        break;
+    case REDIS_REPLY_ARRAY:
+        for (size_t i = 0; i < reply->elements; i++) {
+            if (i)
+                fputc('\n', out);
+            put_reply(out, reply->element[i]);
+        }
+        break;
+    default:
+        fwrite(reply->str, 1, reply->len, out);
+    }
+}
+
+/* Takes the reply. */
+static const char *text_of(const redis_server *server, redisReply *reply)
+{
+    static char texts[TEXTS][TEXT_SIZE];
+    static int next;
+    char error[256];
+    char *text;
+    FILE *out;
+
+    if (reply->type == REDIS_REPLY_ERROR) {
+        snprintf(error, sizeof error, "%s", reply->str);
+        freeReplyObject(reply);
+        process_fail("the Redis server on port %d answers: %s", server->port, error);
+    }
+    pthread_mutex_lock(&mutex);
+    text = texts[next++ % TEXTS];
+    pthread_mutex_unlock(&mutex);
+    memset(text, 0, TEXT_SIZE);
+    out = fmemopen(text, TEXT_SIZE - 1, "w");
+    if (out) {
+        put_reply(out, reply);
+        fclose(out);
+    }
+    freeReplyObject(reply);
+    return text;
+}
+
+const char *redis_text(const redis_server *server, ...)
+{
+    va_list args;
+    redisReply *reply;
+
+    va_start(args, server);
+    reply = command_list(server, args);
+    va_end(args);
+    return text_of(server, reply);
+}
+
+long long redis_integer(const redis_server *server, ...)
+{
+    va_list args;
+    redisReply *reply;
+    const char *text;
+    char *end;
+    long long value;
+
+    va_start(args, server);
+    reply = command_list(server, args);
+    va_end(args);
+    text = text_of(server, reply);
+    value = strtoll(text, &end, 10);
+    if (end == text || *end)
+        process_fail("the Redis server on port %d answers no number: %s", server->port, text);
+    return value;
+}
+
+/* ---- INFO ---- */
+
+/* What follows `name` and `separator` at the start of a line, up to `end`; cuts it off there. NULL if there is no such line. */
+static char *value_of(char *info, const char *name, const char *separator, const char *end)
+{
+    size_t length = strlen(name), more = strlen(separator);
+
+    for (char *line = info; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, length) == 0 && strncmp(line + length, separator, more) == 0) {
+            line += length + more;
+            line[strcspn(line, end)] = '\0';
+            return line;
+        }
+    }
+    return NULL;
+}
+
+const char *redis_info(const redis_server *server, const char *section, const char *field)
+{
+    char *info = (char *)(uintptr_t)redis_text(server, "INFO", section, NULL);
+    const char *value = value_of(info, field, ":", "\r\n");
+
+    return value ? value : "";
+}
+
+long long redis_calls(const redis_server *server, const char *command)
+{
+    char *info = (char *)(uintptr_t)redis_text(server, "INFO", "commandstats", NULL);
+    char name[64];
+    const char *value;
+
+    snprintf(name, sizeof name, "cmdstat_%s", command);
+    value = value_of(info, name, ":calls=", ",\r\n");
+    return value ? strtoll(value, NULL, 10) : 0;
+}
+
+void redis_wait_info(const redis_server *server, const char *section, const char *field, const char *value)
+{
+    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+    const char *now = redis_info(server, section, field);
+
+    while (strcmp(now, value) != 0) {
+        if (process_clock_ms() > deadline)
+            process_fail("the Redis server on port %d still has %s:%s instead of %s", server->port, field, now, value);
+        process_pause();
+        now = redis_info(server, section, field);
+    }
+}
