@@ -178,8 +178,9 @@ typedef struct verrou_op {
  * A parsed address: SCHEME:REST?NAME=VALUE&..., with %XX decoded in rest and values. `text` is the address as given: it may hold a password.
  *
  * For drivers with VERROU_DRIVER_NETWORK the rest is also there in pieces, each decoded for itself:
- * //[user[:password]@][host[:port][,host[:port]...]][/path]. What is not given is NULL (user, password, path) or 0 (port, endpoint_count). The path begins with its '/'. An IPv6 address
- * stands in brackets in the address and without them in `host`.
+ * //[user[:password]@][host[:port][,host[:port]...]][/path]. What is not given is NULL (user, password, path) or 0 (port,
+ * endpoint_count); in "//:password@host" the user is "". The path begins with its '/'. An IPv6 address stands in brackets in the
+ * address and without them in `host`. An address that is not of this form was refused before create().
  */
 typedef struct verrou_setting {
     const char *name;
@@ -320,7 +321,9 @@ typedef struct verrou_driver {
 /*
  * Make a driver known under its schemes. Not needed for modules that are found at run time: for the scheme "sqlite" the library loads
  * libverrou-sqlite.so.0 (beside itself, or along the linker's search path) and calls its function verrou_sqlite_driver(), "+" and what
- * follows it left out, so that "redis+cluster:" is found in libverrou-redis. A scheme registered twice is VERROU_EINVAL. Any thread.
+ * follows it left out, so that "redis+cluster:" is found in libverrou-redis. Three schemes are other names for a library's: "rediss" (also
+ * before a '+') is found in libverrou-redis, "postgresql" in libverrou-postgres, "mariadb" in libverrou-mysql. A scheme registered twice
+ * is VERROU_EINVAL. Any thread.
  */
 VERROU_API verrou_status verrou_register_driver(const verrou_driver *driver, verrou_error *err);
 

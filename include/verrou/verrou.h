@@ -665,16 +665,21 @@ VERROU_API VERROU_CHECK verrou_status verrou_factory_restore_lock(verrou_factory
                                                                   const verrou_lock_options *options,
                                                                   verrou_lock **ret_lock, verrou_error *err);
 
-/* A named store of a manager: an address, or a store of the caller's (not closed by the manager). */
+/*
+ * A named store of a manager: an address, or a store of the caller's (not closed by the manager). connect and connect_user go with an
+ * address and are as in verrou_store_options. What is left out of an initialiser is NULL and not used.
+ */
 typedef struct verrou_named_store {
     const char *name;
     const char *url;
     verrou_store *store;
+    verrou_connect_fn connect;
+    void *connect_user;
 } verrou_named_store;
 
 /*
  * default_store  The name to use where none is given; NULL: taken from the environment variable LOCK_STORE.
- * stores, count  At least one. Names are 1 to 64 bytes.
+ * stores, count  At least one. Names are 1 to 64 bytes.       store_size  sizeof(verrou_named_store), as the macro sets it.
  * factory        Defaults for all locks; NULL for none.        log...  As in verrou_store_options, for all stores.
  */
 typedef struct verrou_manager_options {
@@ -682,14 +687,15 @@ typedef struct verrou_manager_options {
     const char *default_store;
     const verrou_named_store *stores;
     size_t count;
+    size_t store_size;
     const verrou_factory_options *factory;
     verrou_log_fn log;
     void *log_user;
     verrou_level log_level;
 } verrou_manager_options;
-#define VERROU_MANAGER_OPTIONS_INIT                                                      \
-    {                                                                                    \
-        sizeof(verrou_manager_options), NULL, NULL, 0, NULL, NULL, NULL, (verrou_level)0 \
+#define VERROU_MANAGER_OPTIONS_INIT                                                                                  \
+    {                                                                                                                \
+        sizeof(verrou_manager_options), NULL, NULL, 0, sizeof(verrou_named_store), NULL, NULL, NULL, (verrou_level)0 \
     }
 
 /*

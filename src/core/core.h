@@ -73,6 +73,8 @@ verrou_status verrou__check_text(const char *what, const char *text, size_t max,
  * driver reads url->text itself. VERROU_ECONFIG names what is wrong, never showing a password.
  */
 verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_error *err);
+/* The same, and the rest in pieces as well: for drivers with VERROU_DRIVER_NETWORK. */
+verrou_status verrou__url_parse_network(const char *text, verrou_url **ret_url, verrou_error *err);
 const char *verrou__url_setting(const verrou_url *url, const char *name);
 /* Refuse settings that are in none of the two NULL-terminated lists, and settings given twice: VERROU_ECONFIG. */
 verrou_status verrou__url_check_settings(const verrou_url *url, const char *const *known, const char *const *also_known,

@@ -16,6 +16,8 @@ typedef struct entry {
     char *name;
     char *url; /* NULL: `store` is the caller's */
     verrou_store *store;
+    verrou_connect_fn connect;
+    void *connect_user;
     _Atomic(verrou_factory *) factory; /* set once, when the store is open */
     bool opening;
 } entry;
@@ -96,6 +98,9 @@ static verrou_status add_entry(verrou_manager *manager, const verrou_named_store
         return verrou__fail(err, VERROU_ECONFIG, "the store \"%s\" has neither an address nor a store", named->name);
     if (named->url != NULL && named->store != NULL)
         return verrou__fail(err, VERROU_ECONFIG, "the store \"%s\" has both an address and a store", named->name);
+    if (named->store != NULL && named->connect != NULL)
+        return verrou__fail(err, VERROU_ECONFIG, "the store \"%s\" is open already: connect comes too late",
+                            named->name);
     if (named->url != NULL) {
         status = verrou__url_parse(named->url, &url, err);
         if (status != VERROU_OK) {
@@ -107,11 +112,23 @@ static verrou_status add_entry(verrou_manager *manager, const verrou_named_store
     }
 
     added->store = named->store;
+    added->connect = named->connect;
+    added->connect_user = named->connect_user;
     added->name = verrou__strdup(named->name);
     manager->count++; /* from now on verrou_manager_free() knows it */
     if (added->name == NULL || (named->url != NULL && added->url == NULL))
         return verrou__nomem(err);
     return VERROU_OK;
+}
+
+/* One of the stores given in code: as long as the caller's compiler made them, which need not be as long as ours. */
+static verrou_named_store named_at(const verrou_manager_options *options, size_t i)
+{
+    verrou_named_store named = {0};
+
+    memcpy(&named, (const char *)options->stores + i * options->store_size,
+           options->store_size < sizeof(named) ? options->store_size : sizeof(named));
+    return named;
 }
 
 static verrou_status set_options(verrou_manager *manager, const verrou_manager_options *options, verrou_error *err)
@@ -163,6 +180,9 @@ static verrou_status make(const verrou_manager_options *options, verrou_manager 
 
     if (options->stores == NULL || options->count == 0)
         return verrou__fail(err, VERROU_ECONFIG, "stores: missing; a manager needs at least one");
+    if (options->store_size < offsetof(verrou_named_store, connect))
+        return verrou__fail(err, VERROU_ECONFIG, "store_size: %zu; VERROU_MANAGER_OPTIONS_INIT sets it",
+                            options->store_size);
     if (options->default_store == NULL || options->default_store[0] == '\0')
         return verrou__fail(err, VERROU_ECONFIG,
                             "default: missing; name a store there or in the environment variable LOCK_STORE");
@@ -171,8 +191,11 @@ static verrou_status make(const verrou_manager_options *options, verrou_manager 
         return verrou__nomem(err);
 
     status = set_options(manager, options, err);
-    for (size_t i = 0; status == VERROU_OK && i < options->count; i++)
-        status = add_entry(manager, &options->stores[i], err);
+    for (size_t i = 0; status == VERROU_OK && i < options->count; i++) {
+        verrou_named_store named = named_at(options, i);
+
+        status = add_entry(manager, &named, err);
+    }
     if (status != VERROU_OK)
         goto done;
     manager->main = find(manager, options->default_store);
@@ -237,6 +260,7 @@ verrou_status verrou_manager_load(const char *path, const verrou_manager_options
     }
     complete.stores = stores;
     complete.count = config.count;
+    complete.store_size = sizeof(*stores);
     complete.default_store = choose_default(complete.default_store, config.default_store);
     status = make(&complete, ret_manager, err);
     if (status != VERROU_OK)
@@ -251,13 +275,14 @@ verrou_status verrou_manager_open(const char *url, const verrou_manager_options 
                                   verrou_error *err)
 {
     verrou_manager_options complete = VERROU_MANAGER_OPTIONS_INIT;
-    verrou_named_store only = {"default", url, NULL};
+    verrou_named_store only = {.name = "default", .url = url};
 
     if (url == NULL || ret_manager == NULL)
         return verrou__fail(err, VERROU_EINVAL, "manager: %s is NULL", url == NULL ? "url" : "ret_manager");
     verrou__options_read(&complete, sizeof(complete), options);
     complete.stores = &only;
     complete.count = 1;
+    complete.store_size = sizeof(only);
     complete.default_store = only.name;
     return make(&complete, ret_manager, err);
 }
@@ -296,6 +321,8 @@ static verrou_status open_entry(const verrou_manager *manager, entry *e, verrou_
     options.log = manager->log;
     options.log_user = manager->log_user;
     options.log_level = manager->log_level;
+    options.connect = e->connect;
+    options.connect_user = e->connect_user;
     if (e->url != NULL)
         status = verrou_store_open(e->url, &options, &store, err);
     if (status != VERROU_OK) {

@@ -2,7 +2,7 @@
  * registry.c - drivers by scheme: built in, registered by the application, or found as a shared library named after the scheme.
  *
  * A library is looked for beside libverrou first, then along the linker's search path. What was loaded stays loaded: its threads
- * and handlers may outlive a store.
+ * and handlers may outlive a store. Some schemes are other names for what is in the library of the first, see `aliases`.
  */
 #include "core/registry.h"
 
@@ -150,13 +150,33 @@ static void *open_library(const char *file)
     return library;
 }
 
-/* "redis+cluster" is served by libverrou-redis. */
+/* Schemes, without '+' and what follows it, that are served by a library named after another one. */
+static const struct {
+    const char *scheme;
+    const char *library;
+} aliases[] = {{"rediss", "redis"}, {"postgresql", "postgres"}, {"mariadb", "mysql"}};
+
+/* The name of the library that serves a scheme, and its length: it need not end there. */
+static const char *library_name(const char *scheme, int *ret_length)
+{
+    size_t length = strcspn(scheme, "+");
+
+    for (size_t i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++)
+        if (strlen(aliases[i].scheme) == length && memcmp(aliases[i].scheme, scheme, length) == 0) {
+            *ret_length = (int)strlen(aliases[i].library);
+            return aliases[i].library;
+        }
+    *ret_length = (int)length;
+    return scheme;
+}
+
 static verrou_status load(const char *scheme, const verrou_driver **ret_driver, verrou_error *err)
 {
     const verrou_driver *(*driver_fn)(void) = NULL;
-    int length = (int)strcspn(scheme, "+");
-    char *file = verrou__format("libverrou-%.*s.so.%d", length, scheme, VERROU_VERSION_MAJOR);
-    char *symbol = verrou__format("verrou_%.*s_driver", length, scheme);
+    int length = 0;
+    const char *name = library_name(scheme, &length);
+    char *file = verrou__format("libverrou-%.*s.so.%d", length, name, VERROU_VERSION_MAJOR);
+    char *symbol = verrou__format("verrou_%.*s_driver", length, name);
     void *library = NULL;
     void *address = NULL;
     verrou_status status;

@@ -125,6 +125,11 @@ static verrou_status open_parsed(verrou_store *store, const verrou_store_options
 
     if (status != VERROU_OK)
         return status;
+    if (options->connect && !(store->driver->flags & VERROU_DRIVER_CONNECTS))
+        return verrou__fail(err, VERROU_ECONFIG, "connect: a store of the scheme \"%s\" has no use for it",
+                            store->url->scheme);
+    store->url->connect = options->connect;
+    store->url->connect_user = options->connect_user;
     status = read_common_settings(store, err);
     if (status != VERROU_OK)
         return status;
@@ -161,7 +166,10 @@ verrou_status verrou__store_open_driver(const verrou_driver *driver, const char 
     pthread_mutex_init(&store->mutex, NULL);
     store->driver = driver;
     store->custom_state = state;
-    status = verrou__url_parse(url, &store->url, err);
+    if (driver->flags & VERROU_DRIVER_NETWORK)
+        status = verrou__url_parse_network(url, &store->url, err);
+    else
+        status = verrou__url_parse(url, &store->url, err);
     if (status == VERROU_OK)
         status = verrou__url_redact(url, &store->address, err);
     if (status == VERROU_OK)

@@ -4,7 +4,8 @@
  * belongs to it is written %3F, a '%' %25.
  *
  * Addresses hold passwords. No message of this file quotes more than the scheme and the names of settings, and
- * redaction prefers to hide too much: it also has to work on addresses that cannot be parsed.
+ * redaction prefers to hide too much: it also has to work on addresses that cannot be parsed. What is taken for the
+ * password of a network address is exactly what redaction hides: an address of which more would be hidden is refused.
  */
 #include "core/core.h"
 
@@ -90,9 +91,9 @@ static range find_password(const char *rest, const char *query)
     if (strncmp(rest, "//", 2) != 0)
         return none;
     rest += 2;
-    end = rest + strcspn(rest, "/?#");
-    if (end == rest)
+    if (rest[0] == '\0' || rest[0] == '/' || rest[0] == '?')
         return none;
+    end = rest + strcspn(rest, "/?#");
 
     at = last_of(rest, query, '@');
     found.start = memchr(rest, ':', (size_t)((at != NULL ? at : end) - rest));
@@ -214,15 +215,161 @@ static size_t count_settings(const char *text)
     return count;
 }
 
-/* One block: the struct, the settings, the text as given, and a second copy of it that is cut up and decoded. */
-verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_error *err)
+/* ---- the pieces of a network address ---- */
+
+/* A number from 1 to 65535, else 0. */
+static int read_port(const char *text)
+{
+    int port = 0;
+
+    for (; is_digit(*text) && port <= 65535; text++)
+        port = port * 10 + (*text - '0');
+    return *text == '\0' && port <= 65535 ? port : 0;
+}
+
+/* Cut "host", "host:port" or "[host]:port" in place. The message gives its place in the list, not its text: that may be
+ * "user:password" without the '@'. */
+static verrou_status split_endpoint(const char *scheme, char *text, size_t place, verrou_endpoint *endpoint,
+                                    verrou_error *err)
+{
+    char *end = text + strcspn(text, ":");
+    char *port = NULL;
+
+    if (*text == '[') {
+        end = strchr(++text, ']');
+        if (end == NULL)
+            return verrou__fail(err, VERROU_ECONFIG, "store address %s: host %zu has a '[' without a ']'", scheme,
+                                place);
+        *end++ = '\0';
+        if (*end != '\0' && *end != ':')
+            return verrou__fail(err, VERROU_ECONFIG,
+                                "store address %s: behind the ']' of host %zu only a port may stand, \":PORT\"", scheme,
+                                place);
+    }
+    if (*end == ':')
+        port = end + 1;
+    *end = '\0';
+    if (*text == '\0')
+        return verrou__fail(err, VERROU_ECONFIG, "store address %s: host %zu is empty", scheme, place);
+
+    (void)decode(text);
+    endpoint->host = text;
+    endpoint->port = 0;
+    if (port != NULL) {
+        (void)decode(port);
+        endpoint->port = read_port(port);
+        if (endpoint->port == 0)
+            return verrou__fail(err, VERROU_ECONFIG,
+                                "store address %s: the port of host %zu is no number from 1 to 65535 (an IPv6 address "
+                                "stands in [brackets])",
+                                scheme, place);
+    }
+    return VERROU_OK;
+}
+
+static verrou_status split_endpoints(verrou_url *url, verrou_endpoint *endpoints, char *text, verrou_error *err)
+{
+    verrou_status status = VERROU_OK;
+
+    if (*text == '\0')
+        return VERROU_OK; /* a socket in the file system: there is only a path */
+    while (status == VERROU_OK && text != NULL) {
+        char *comma = strchr(text, ',');
+
+        if (comma != NULL)
+            *comma++ = '\0';
+        status = split_endpoint(url->scheme, text, url->endpoint_count + 1, &endpoints[url->endpoint_count], err);
+        url->endpoint_count++;
+        text = comma;
+    }
+    return status;
+}
+
+/* The end of "user:password@host:port" behind the "//". */
+static const char *authority_end(const char *rest)
+{
+    return rest + 2 + strcspn(rest + 2, "/?");
+}
+
+/* Cut up and decode another copy of the rest, which was decoded as a whole before: its escapes are known to be good. No
+ * separator can stand inside of one. */
+static verrou_status split_pieces(verrou_url *url, verrou_endpoint *endpoints, char *rest, verrou_error *err)
+{
+    char *authority = rest + 1;
+    char *path, *at, *colon;
+    size_t len;
+
+    if (strncmp(rest, "//", 2) != 0)
+        return verrou__fail(err, VERROU_ECONFIG, "store address %s: \"//\" is missing, it begins with \"%s://\"",
+                            url->scheme, url->scheme);
+    path = rest + 2 + strcspn(rest + 2, "/");
+    if (*path == '/') {
+        len = (size_t)(path - rest) - 2;
+        memmove(authority, authority + 1, len); /* room for its NUL, the path keeps its '/' */
+        authority[len] = '\0';
+        (void)decode(path);
+        url->path = path;
+    } else {
+        authority++;
+    }
+
+    at = strrchr(authority, '@');
+    if (at == NULL)
+        return split_endpoints(url, endpoints, authority, err);
+    *at = '\0';
+    colon = strchr(authority, ':');
+    if (colon != NULL) {
+        *colon = '\0';
+        (void)decode(colon + 1);
+        url->password = colon + 1;
+    }
+    (void)decode(authority);
+    url->user = authority;
+    return split_endpoints(url, endpoints, at + 1, err);
+}
+
+/* ---- the whole ---- */
+
+/* Refuse passwords of which it is not certain where they end. */
+static verrou_status check_password(const char *text, size_t scheme_len, bool network, verrou_error *err)
+{
+    const char *rest = text + scheme_len + 1;
+    const char *mark = text + strcspn(text, "?");
+    range password = find_password(rest, mark);
+
+    if (password.start == NULL)
+        return VERROU_OK;
+    if (password.end > mark)
+        return verrou__fail(err, VERROU_ECONFIG, "store address %.*s: write %%3F for a '?' in the password",
+                            (int)scheme_len, text);
+    if (network && password.end > authority_end(rest))
+        return verrou__fail(err, VERROU_ECONFIG,
+                            "store address %.*s: write %%2F for a '/' in the password, and %%40 for a '@' in the path",
+                            (int)scheme_len, text);
+    return VERROU_OK;
+}
+
+static size_t count_commas(const char *text)
+{
+    size_t count = 0;
+
+    for (text = strchr(text, ','); text != NULL; text = strchr(text + 1, ','))
+        count++;
+    return count;
+}
+
+/*
+ * One block: the struct, the lists, the text as given, a copy of it that is cut up and decoded, and for networks another one for the
+ * pieces.
+ */
+static verrou_status parse(const char *text, bool network, verrou_url **ret_url, verrou_error *err)
 {
     verrou_url *url = NULL;
+    verrou_endpoint *endpoints;
     verrou_setting *settings;
-    size_t scheme_len, size, count;
+    size_t scheme_len, size, settings_size, endpoints_size;
     char *copy, *query;
-    const char *wrong, *mark;
-    range password;
+    const char *wrong;
     verrou_status status;
 
     if (text == NULL)
@@ -230,37 +377,40 @@ verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_e
     scheme_len = scheme_length(text, err);
     if (scheme_len == 0)
         return VERROU_ECONFIG;
-
-    mark = text + strcspn(text, "?");
-    password = find_password(text + scheme_len + 1, mark);
-    if (password.start != NULL && password.end > mark)
-        return verrou__fail(err, VERROU_ECONFIG, "store address %.*s: write %%3F for a '?' in the password",
-                            (int)scheme_len, text);
+    status = check_password(text, scheme_len, network, err);
+    if (status != VERROU_OK)
+        return status;
 
     size = strlen(text) + 1;
-    count = count_settings(text);
-    url = verrou__malloc(sizeof(*url) + count * sizeof(*settings) + 2 * size);
+    settings_size = count_settings(text) * sizeof(*settings);
+    endpoints_size = network ? (count_commas(text) + 1) * sizeof(*endpoints) : 0;
+    url = verrou__malloc(sizeof(*url) + settings_size + endpoints_size + (network ? 3 : 2) * size);
     if (url == NULL)
         return verrou__nomem(err);
     settings = (verrou_setting *)(url + 1);
-    copy = (char *)(settings + count);
+    endpoints = (verrou_endpoint *)((char *)settings + settings_size);
+    copy = (char *)endpoints + endpoints_size;
     memcpy(copy, text, size);
-    url->text = memcpy(copy + size, text, size);
-    url->settings = settings;
-    url->count = 0;
-    url->scheme = copy;
     copy[scheme_len] = '\0';
-    url->rest = copy + scheme_len + 1;
+    *url = (verrou_url){.text = memcpy(copy + size, text, size),
+                        .scheme = copy,
+                        .rest = copy + scheme_len + 1,
+                        .settings = settings,
+                        .endpoints = endpoints};
 
     query = strchr(copy + scheme_len + 1, '?');
     if (query != NULL)
         *query++ = '\0';
+    if (network)
+        strcpy(copy + 2 * size, url->rest);
     wrong = decode(copy + scheme_len + 1);
     if (wrong != NULL) {
         status = verrou__fail(err, VERROU_ECONFIG, "store address %s: it has %s", url->scheme, wrong);
         goto done;
     }
     status = split_settings(url, settings, query, err);
+    if (status == VERROU_OK && network)
+        status = split_pieces(url, endpoints, copy + 2 * size, err);
     if (status != VERROU_OK)
         goto done;
 
@@ -269,6 +419,16 @@ verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_e
 done:
     verrou__free(url);
     return status;
+}
+
+verrou_status verrou__url_parse(const char *text, verrou_url **ret_url, verrou_error *err)
+{
+    return parse(text, false, ret_url, err);
+}
+
+verrou_status verrou__url_parse_network(const char *text, verrou_url **ret_url, verrou_error *err)
+{
+    return parse(text, true, ret_url, err);
 }
 
 const char *verrou__url_setting(const verrou_url *url, const char *name)

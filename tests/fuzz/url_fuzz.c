@@ -1,4 +1,7 @@
-/* url_fuzz.c - an address that is accepted is the same after being put together again; any text can be redacted. */
+/*
+ * url_fuzz.c - an address that is accepted is the same after being put together again, as a whole and in the pieces of a network
+ * address; any text can be redacted.
+ */
 #include "fuzz.h"
 
 /* Escape all but letters and digits: the parser must not care. */
@@ -74,6 +77,95 @@ static void redact(const char *text)
     hide("odbc:DSN=x;Pwd=", text, ";UID=me?table=t");
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static char *format_pieces(const verrou_url *url, size_t size)
+{
+    char *text = malloc(size * 4 + 64 + url->endpoint_count * 16);
+    char *at = text;
+
+    HOLDS(text != NULL);
+    at += sprintf(at, "%s://", url->scheme);
+    if (url->user != NULL) {
+        at = put_escaped(at, url->user);
+        if (url->password != NULL)
+            at = put_escaped(stpcpy(at, ":"), url->password);
+        at = stpcpy(at, "@");
+    }
+    for (size_t i = 0; i < url->endpoint_count; i++) {
+        at = put_escaped(stpcpy(at, i > 0 ? "," : ""), url->endpoints[i].host);
+        if (url->endpoints[i].port != 0)
+            at += sprintf(at, ":%d", url->endpoints[i].port);
+    }
+    if (url->path != NULL) {
+        HOLDS(url->path[0] == '/');
+        put_escaped(stpcpy(at, "/"), url->path + 1);
+    }
+    return text;
+}
+
+static void compare_pieces(const verrou_url *a, const verrou_url *b)
+{
+    HOLDS(same_text(a->user, b->user) && same_text(a->password, b->password) && same_text(a->path, b->path));
+    HOLDS(a->endpoint_count == b->endpoint_count);
+    for (size_t i = 0; i < a->endpoint_count; i++) {
+        HOLDS(a->endpoints[i].host[0] != '\0' && strcmp(a->endpoints[i].host, b->endpoints[i].host) == 0);
+        HOLDS(a->endpoints[i].port >= 0 && a->endpoints[i].port <= 65535);
+        HOLDS(a->endpoints[i].port == b->endpoints[i].port);
+    }
+}
+
+/* What is taken for the password is what redaction hides: with another one in its place it looks the same. */
+static void compare_redacted(const char *text, const verrou_url *url)
+{
+    const char *start = strchr(strstr(text, "//") + 2, ':') + 1;
+    const char *end = start;
+    char *other;
+    char *redacted[2] = {NULL, NULL};
+
+    for (const char *at = start; *at != '\0' && *at != '/' && *at != '?'; at++)
+        if (*at == '@')
+            end = at;
+    other = verrou__format("%.*s%s%s", (int)(start - text), text, url->password[0] == 'x' ? "y" : "x", end);
+    HOLDS(other != NULL);
+    HOLDS(verrou__url_redact(text, &redacted[0], NULL) == VERROU_OK);
+    HOLDS(verrou__url_redact(other, &redacted[1], NULL) == VERROU_OK);
+    HOLDS(strcmp(redacted[0], redacted[1]) == 0);
+    verrou__free(redacted[0]);
+    verrou__free(redacted[1]);
+    verrou__free(other);
+}
+
+static void pieces(const char *text, size_t size)
+{
+    verrou_error err = VERROU_ERROR_INIT;
+    verrou_url *url = NULL;
+    verrou_url *whole = NULL;
+    verrou_url *same = NULL;
+    verrou_status status = verrou__url_parse_network(text, &url, &err);
+    char *again;
+
+    if (status != VERROU_OK) {
+        fuzz_check_error(&err, status, VERROU_ECONFIG);
+        HOLDS(url == NULL);
+        return;
+    }
+    HOLDS(verrou__url_parse(text, &whole, &err) == VERROU_OK);
+    compare(url, whole);
+    again = format_pieces(url, size);
+    HOLDS(verrou__url_parse_network(again, &same, &err) == VERROU_OK);
+    compare_pieces(url, same);
+    if (url->password != NULL)
+        compare_redacted(text, url);
+    free(again);
+    verrou__free(same);
+    verrou__free(whole);
+    verrou__free(url);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     verrou_error err = VERROU_ERROR_INIT;
@@ -94,6 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_check_error(&err, status, VERROU_ECONFIG);
         HOLDS(url == NULL);
     }
+    pieces(text, size);
     redact(text);
     verrou__free(url);
     free(text);

@@ -209,7 +209,7 @@ verrou_status test_create(test_store *store, const char *path, const char *setti
 {
     char *text = strdup(settings ? settings : "");
     verrou_setting list[8];
-    verrou_url url = {"sqlite:", "sqlite", path, list, 0};
+    verrou_url url = {.text = "sqlite:", .scheme = "sqlite", .rest = path, .settings = list};
     verrou_status status;
     char *rest = text;
     char *part;

@@ -22,6 +22,8 @@ struct verrou_store {
     verrou_log_fn log;
     void *log_user;
     verrou_level log_level;
+    verrou_connect_fn connect;
+    void *connect_user;
 };
 
 struct verrou_lock {
@@ -65,6 +67,8 @@ verrou_status verrou_store_open(const char *url, const verrou_store_options *opt
     store->log = options->log;
     store->log_user = options->log_user;
     store->log_level = options->log_level;
+    store->connect = options->connect;
+    store->connect_user = options->connect_user;
     atomic_fetch_add(&fake.opened, 1);
     *ret_store = store;
     return VERROU_OK;
@@ -119,7 +123,8 @@ static int reset(void **state)
 
 /* ---- helpers ---- */
 
-static const verrou_named_store two[] = {{"main", "sqlite:a", NULL}, {"fast", "redis://u:hunter2@h", NULL}};
+static const verrou_named_store two[] = {{.name = "main", .url = "sqlite:a"},
+                                         {.name = "fast", .url = "redis://u:hunter2@h"}};
 
 static verrou_manager_options with(const char *default_store, const verrou_named_store *stores, size_t count)
 {
@@ -178,15 +183,15 @@ static const char *default_url(verrou_manager *manager)
 /* The message says what is missing or wrong, and never shows a password. */
 static void test_refusals(void **state)
 {
-    static const verrou_named_store twice[] = {{"a", "memory:", NULL}, {"a", "memory:", NULL}};
-    static const verrou_named_store neither[] = {{"a", NULL, NULL}};
-    static const verrou_named_store bad_address[] = {{"a", "redis://u:hunter2%@h", NULL}};
-    static const verrou_named_store no_name[] = {{NULL, "memory:", NULL}};
-    static const verrou_named_store empty_name[] = {{"", "memory:", NULL}};
+    static const verrou_named_store twice[] = {{.name = "a", .url = "memory:"}, {.name = "a", .url = "memory:"}};
+    static const verrou_named_store neither[] = {{.name = "a"}};
+    static const verrou_named_store bad_address[] = {{.name = "a", .url = "redis://u:hunter2%@h"}};
+    static const verrou_named_store no_name[] = {{.url = "memory:"}};
+    static const verrou_named_store empty_name[] = {{.name = "", .url = "memory:"}};
     verrou_store store = {0};
-    verrou_named_store both[] = {{"a", "memory:", &store}};
+    verrou_named_store both[] = {{.name = "a", .url = "memory:", .store = &store}};
     char long_name[66];
-    verrou_named_store too_long[] = {{long_name, "memory:", NULL}};
+    verrou_named_store too_long[] = {{.name = long_name, .url = "memory:"}};
 
     (void)state;
     memset(long_name, 'n', 65);
@@ -216,7 +221,7 @@ static void test_unknown_among_many(void **state)
     (void)state;
     for (int i = 0; i < 200; i++) {
         snprintf(names[i], sizeof(names[i]), "%064d", i);
-        many[i] = (verrou_named_store){names[i], "memory:", NULL};
+        many[i] = (verrou_named_store){.name = names[i], .url = "memory:"};
     }
     memset(unknown, 'u', sizeof(unknown) - 1);
     unknown[sizeof(unknown) - 1] = '\0';
@@ -394,11 +399,89 @@ static void test_store_options(void **state)
     verrou_manager_free(manager);
 }
 
+static verrou_status connect_nowhere(void *user, const char *host, int port, int64_t deadline_ms,
+                                     verrou_transport *ret_transport, verrou_error *err)
+{
+    (void)user, (void)host, (void)port, (void)deadline_ms, (void)ret_transport;
+    return verrou_error_set(err, VERROU_ESTORAGE, 0, NULL, "nowhere");
+}
+
+/* The function that makes connections reaches the store that it is given for, and no other. */
+static void test_connect(void **state)
+{
+    int mine = 0;
+    const verrou_named_store stores[] = {
+        {.name = "tunnel", .url = "redis://h", .connect = connect_nowhere, .connect_user = &mine},
+        {.name = "plain", .url = "redis://h"},
+    };
+    verrou_manager_options options = with("tunnel", stores, 2);
+    verrou_manager *manager = NULL;
+
+    (void)state;
+    assert_int_equal(verrou_manager_new(&options, &manager, NULL), VERROU_OK);
+    assert_true(use(manager, "tunnel")->connect == connect_nowhere);
+    assert_ptr_equal(use(manager, "tunnel")->connect_user, &mine);
+    assert_true(use(manager, "plain")->connect == NULL);
+    verrou_manager_free(manager);
+}
+
+/* With a store that is open already such a function would never be called. */
+static void test_connect_too_late(void **state)
+{
+    verrou_store mine = {0};
+    const verrou_named_store stores[] = {{.name = "a", .store = &mine, .connect = connect_nowhere}};
+
+    (void)state;
+    refuse("a", stores, 1, "\"a\" is open already");
+}
+
+/* A program compiled when named stores had other sizes: what it does not know is not used, what we do not know is passed over. */
+static void test_other_sizes_of_named_stores(void **state)
+{
+    struct longer {
+        verrou_named_store named;
+        void *new_member;
+    } longer[2] = {{two[0], &longer}, {two[1], &longer}};
+    struct shorter {
+        const char *name;
+        const char *url;
+        verrou_store *store;
+    } shorter[2] = {{"main", "sqlite:a", NULL}, {"fast", "redis://h", NULL}};
+    verrou_manager_options options = with("fast", (const void *)longer, 2);
+    verrou_manager *manager = NULL;
+
+    (void)state;
+    options.store_size = sizeof(longer[0]);
+    assert_int_equal(verrou_manager_new(&options, &manager, NULL), VERROU_OK);
+    assert_string_equal(default_url(manager), two[1].url);
+    verrou_manager_free(manager);
+
+    options.stores = (const void *)shorter;
+    options.store_size = sizeof(shorter[0]);
+    assert_int_equal(verrou_manager_new(&options, &manager, NULL), VERROU_OK);
+    assert_string_equal(default_url(manager), "redis://h");
+    assert_true(use(manager, NULL)->connect == NULL);
+    verrou_manager_free(manager);
+}
+
+/* Without the size nothing can be read: options that did not start as the macro. */
+static void test_no_size_of_named_stores(void **state)
+{
+    verrou_manager_options options = with("main", two, 2);
+    verrou_error err = VERROU_ERROR_INIT;
+    verrou_manager *manager = NULL;
+
+    (void)state;
+    options.store_size = 0;
+    assert_int_equal(verrou_manager_new(&options, &manager, &err), VERROU_ECONFIG);
+    assert_non_null(strstr(err.message, "store_size: 0"));
+}
+
 /* A store of the caller's is neither opened nor closed. */
 static void test_callers_store(void **state)
 {
     verrou_store mine = {0};
-    verrou_named_store stores[] = {{"mine", NULL, &mine}};
+    verrou_named_store stores[] = {{.name = "mine", .store = &mine}};
     verrou_manager_options options = with("mine", stores, 1);
     verrou_manager *manager = NULL;
 
@@ -716,6 +799,10 @@ int main(void)
         cmocka_unit_test_setup(test_open, reset),
         cmocka_unit_test_setup(test_opened_once, reset),
         cmocka_unit_test_setup(test_store_options, reset),
+        cmocka_unit_test_setup(test_connect, reset),
+        cmocka_unit_test_setup(test_connect_too_late, reset),
+        cmocka_unit_test_setup(test_other_sizes_of_named_stores, reset),
+        cmocka_unit_test_setup(test_no_size_of_named_stores, reset),
         cmocka_unit_test_setup(test_callers_store, reset),
         cmocka_unit_test_setup(test_unknown_name, reset),
         cmocka_unit_test_setup(test_failed_open, reset),

@@ -1,0 +1,310 @@
+/*
+ * redis.c - the Redis store: the driver table, the address and its settings, the state.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <verrou/redis.h>
+
+#include "redis_store.h"
+
+#define DEFAULT_PORT 6379
+#define DEFAULT_SENTINEL_PORT 26379
+#define DEFAULT_CONNECT_TIMEOUT_MS 2000
+#define DEFAULT_WAIT_TIMEOUT_MS 1000
+#define MAX_DB 1000000
+#define MAX_REPLICAS 1000
+
+static const char *const schemes[] = {"redis",           "rediss",        "redis+unix",     "redis+sentinel",
+                                      "rediss+sentinel", "redis+cluster", "rediss+cluster", NULL};
+
+static const char *const settings[] = {"db",
+                                       "connect-timeout",
+                                       "ca",
+                                       "cert",
+                                       "key",
+                                       "server-name",
+                                       "sentinel-user",
+                                       "sentinel-password",
+                                       "wait-replicas",
+                                       "wait-timeout",
+                                       NULL};
+
+/* ---- settings ---- */
+
+typedef struct reader {
+    redis_state *state;
+    const verrou_url *url;
+    verrou_error *err;
+    verrou_status status;
+} reader;
+
+static void refuse(reader *r, const char *what, const char *value, const char *allowed)
+{
+    if (r->status == VERROU_OK)
+        r->status = r->state->host->fail(r->err, VERROU_ECONFIG, 0, NULL, "%s: %s%s%s: it must be %s", r->url->scheme,
+                                         what, value ? "=" : "", value ? value : "", allowed);
+}
+
+static char *copy(reader *r, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copied = r->state->host->malloc(size);
+
+    if (!copied && r->status == VERROU_OK)
+        r->status = r->state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
+    return copied ? memcpy(copied, text, size) : NULL;
+}
+
+static void read_text(reader *r, const char *value, char **ret)
+{
+    if (value)
+        *ret = copy(r, value);
+}
+
+static void read_number(reader *r, const char *name, const char *value, int max, int *ret)
+{
+    char *end = NULL;
+    long number;
+
+    if (!value)
+        return;
+    number = strtol(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || number > max) {
+        char allowed[48];
+
+        snprintf(allowed, sizeof allowed, "a number from 0 to %d", max);
+        refuse(r, name, value, allowed);
+        return;
+    }
+    *ret = (int)number;
+}
+
+static void read_duration(reader *r, const char *name, int64_t *ret)
+{
+    const char *value = r->state->host->setting(r->url, name);
+
+    if (!value || r->status != VERROU_OK)
+        return;
+    if (r->state->host->duration(value, ret, NULL) != VERROU_OK || *ret < 1 || *ret == VERROU_FOREVER)
+        refuse(r, name, value, "a duration of 1 ms or more");
+}
+
+static void read_endpoints(reader *r, int default_port)
+{
+    redis_state *state = r->state;
+    const verrou_url *url = r->url;
+    size_t count = url->endpoint_count ? url->endpoint_count : 1;
+    redis_address *endpoints;
+
+    if (state->topology == REDIS_SINGLE && count > 1)
+        refuse(r, "the address names several hosts", NULL, "one, or redis+sentinel: or redis+cluster:");
+    endpoints = state->host->malloc(count * sizeof *endpoints);
+    if (!endpoints) {
+        r->status = state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
+        return;
+    }
+    state->endpoints = endpoints;
+    state->endpoint_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const char *host = i < url->endpoint_count ? url->endpoints[i].host : "127.0.0.1";
+        int port = i < url->endpoint_count ? url->endpoints[i].port : 0;
+
+        if (strlen(host) >= sizeof endpoints[i].host)
+            refuse(r, "host", host, "at most 255 bytes");
+        snprintf(endpoints[i].host, sizeof endpoints[i].host, "%s", host);
+        endpoints[i].port = port ? port : default_port;
+    }
+}
+
+static void read_socket_path(reader *r)
+{
+    redis_state *state = r->state;
+    const char *path = r->url->path;
+
+    if (r->url->endpoint_count || !path || path[0] != '/' || !path[1]) {
+        refuse(r, "the address", NULL, "redis+unix:///PATH, an absolute path");
+        return;
+    }
+    read_endpoints(r, 0);
+    if (state->endpoint_count && strlen(path) < sizeof state->endpoints->host)
+        strcpy(state->endpoints->host, path);
+    else
+        refuse(r, "path", path, "at most 255 bytes");
+}
+
+/* "/mymaster" or "/mymaster/DB". Returns where the database is named, NULL if it is not. */
+static const char *read_master(reader *r)
+{
+    const char *name = r->url->path && r->url->path[0] == '/' ? r->url->path + 1 : "";
+    size_t len = strcspn(name, "/");
+
+    if (len == 0) {
+        refuse(r, "the address", NULL, "redis+sentinel://HOST:PORT,.../MASTER, with the name of the master");
+        return NULL;
+    }
+    r->state->master = copy(r, name);
+    if (r->state->master)
+        r->state->master[len] = '\0';
+    return name[len] ? name + len + 1 : NULL;
+}
+
+static void read_place(reader *r)
+{
+    redis_state *state = r->state;
+    const char *scheme = r->url->scheme;
+    const char *db = state->host->setting(r->url, "db");
+    const char *path_db = NULL;
+
+    if (strstr(scheme, "+sentinel")) {
+        state->topology = REDIS_SENTINEL;
+        path_db = read_master(r);
+    } else if (strstr(scheme, "+cluster")) {
+        state->topology = REDIS_CLUSTER;
+    }
+    if (strcmp(scheme, "redis+unix") == 0) {
+        read_socket_path(r);
+    } else {
+        read_endpoints(r, state->topology == REDIS_SENTINEL ? DEFAULT_SENTINEL_PORT : DEFAULT_PORT);
+        if (state->topology != REDIS_SENTINEL && r->url->path && r->url->path[1])
+            path_db = r->url->path + 1;
+    }
+    if (db && path_db)
+        refuse(r, "db", db, "given once, in the path or as a setting");
+    if (!db)
+        db = path_db;
+    if (db && state->topology == REDIS_CLUSTER && strcmp(db, "0") != 0)
+        refuse(r, "db", db, "0: a cluster has no other database");
+    read_number(r, "db", db, MAX_DB, &state->db);
+}
+
+static void read_tls(reader *r)
+{
+    const verrou_host *host = r->state->host;
+    const char *ca = host->setting(r->url, "ca");
+    const char *cert = host->setting(r->url, "cert");
+    const char *key = host->setting(r->url, "key");
+    const char *name = host->setting(r->url, "server-name");
+    bool tls = strncmp(r->url->scheme, "rediss", 6) == 0;
+
+    if (r->status != VERROU_OK)
+        return;
+    if (!tls && (ca || cert || key || name)) {
+        refuse(r, ca ? "ca" : cert ? "cert" : key ? "key" : "server-name", NULL, "left out: only rediss: uses TLS");
+        return;
+    }
+    if (!cert != !key) {
+        refuse(r, cert ? "cert" : "key", NULL, "given together with the other one, cert or key");
+        return;
+    }
+    read_text(r, name, &r->state->server_name);
+    if (tls && r->status == VERROU_OK)
+        r->status = verrou__redis_tls_context(host, ca, cert, key, &r->state->tls, r->err);
+}
+
+static void read_settings(reader *r)
+{
+    redis_state *state = r->state;
+    const verrou_host *host = state->host;
+    const char *prefix = host->setting(r->url, "prefix");
+
+    read_place(r);
+    read_text(r, r->url->user, &state->user);
+    read_text(r, r->url->password, &state->password);
+    read_text(r, host->setting(r->url, "sentinel-user"), &state->sentinel_user);
+    read_text(r, host->setting(r->url, "sentinel-password"), &state->sentinel_password);
+    if ((state->sentinel_user || state->sentinel_password) && state->topology != REDIS_SENTINEL)
+        refuse(r, "sentinel-user and sentinel-password", NULL, "left out: there is no sentinel in this address");
+    snprintf(state->counter, sizeof state->counter, "%sverrou:fence", prefix ? prefix : "");
+    read_duration(r, "connect-timeout", &state->connect_timeout_ms);
+    read_duration(r, "wait-timeout", &state->wait_timeout_ms);
+    read_number(r, "wait-replicas", host->setting(r->url, "wait-replicas"), MAX_REPLICAS, &state->wait_replicas);
+    read_tls(r);
+}
+
+/* ---- state ---- */
+
+static void redis_destroy(void *context)
+{
+    redis_state *state = context;
+    const verrou_host *host = state->host;
+
+    verrou__redis_tls_context_free(state->tls);
+    verrou__redis_counters_free(state);
+    table_done(&state->channels, host->free);
+    pthread_mutex_destroy(&state->mutex);
+    host->free(state->endpoints);
+    host->free(state->user);
+    host->free(state->password);
+    host->free(state->sentinel_user);
+    host->free(state->sentinel_password);
+    host->free(state->master);
+    host->free(state->server_name);
+    host->free(state);
+}
+
+static verrou_status redis_create(const verrou_host *host, void *log_context, const verrou_url *url, void **ret_state,
+                                  verrou_error *err)
+{
+    redis_state *state = host->malloc(sizeof *state);
+    reader r = {state, url, err, VERROU_OK};
+
+    if (!state)
+        return host->fail(err, VERROU_ENOMEM, 0, NULL, "out of memory");
+    memset(state, 0, sizeof *state);
+    state->host = host;
+    state->log_context = log_context;
+    state->connect_timeout_ms = DEFAULT_CONNECT_TIMEOUT_MS;
+    state->wait_timeout_ms = DEFAULT_WAIT_TIMEOUT_MS;
+    state->connect = url->connect;
+    state->connect_user = url->connect_user;
+    state->seed = host->random();
+    pthread_mutex_init(&state->mutex, NULL);
+    table_init(&state->channels);
+    atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |
+                                  VERROU_CAP_LIST | VERROU_CAP_SHARED);
+    read_settings(&r);
+    if (r.status != VERROU_OK) {
+        redis_destroy(state);
+        return r.status;
+    }
+    *ret_state = state;
+    return VERROU_OK;
+}
+
+static uint32_t redis_caps(void *context)
+{
+    redis_state *state = context;
+
+    return atomic_load(&state->caps);
+}
+
+/* ---- the table ---- */
+
+static const verrou_driver redis_driver = {
+    .version = VERROU_STORE_VERSION,
+    .schemes = schemes,
+    .settings = settings,
+    .flags = VERROU_DRIVER_NETWORK | VERROU_DRIVER_CONNECTS,
+    .default_lanes = 2,
+    .max_lanes = 64,
+    .create = redis_create,
+    .destroy = redis_destroy,
+    .caps = redis_caps,
+    .open = verrou__redis_lane_open,
+    .close = verrou__redis_lane_close,
+    .execute = verrou__redis_execute,
+    .list = verrou__redis_list,
+    .check = verrou__redis_check,
+    .watch_open = verrou__redis_watch_open,
+    .watch_close = verrou__redis_watch_close,
+    .watch_fd = verrou__redis_watch_fd,
+    .watch_add = verrou__redis_watch_add,
+    .watch_remove = verrou__redis_watch_remove,
+    .watch_read = verrou__redis_watch_read,
+};
+
+const verrou_driver *verrou_redis_driver(void)
+{
+    return &redis_driver;
+}
