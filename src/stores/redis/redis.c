@@ -219,6 +219,7 @@ static void read_settings(reader *r)
     read_text(r, host->setting(r->url, "sentinel-password"), &state->sentinel_password);
     if ((state->sentinel_user || state->sentinel_password) && state->topology != REDIS_SENTINEL)
         refuse(r, "sentinel-user and sentinel-password", NULL, "left out: there is no sentinel in this address");
+    state->prefix_len = prefix ? strlen(prefix) : 0;
     snprintf(state->counter, sizeof state->counter, "%sverrou:fence", prefix ? prefix : "");
     read_duration(r, "connect-timeout", &state->connect_timeout_ms);
     read_duration(r, "wait-timeout", &state->wait_timeout_ms);

@@ -181,6 +181,11 @@ static bool may_hear_events(redis_connection *connection, int64_t deadline_ms)
     return may;
 }
 
+bool verrou__redis_tells_of_releases(const char *flags)
+{
+    return strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
+}
+
 /* Does the server tell of deleted keys? Only an administrator may ask, so that an error means no. */
 static bool sends_keyspace_events(redis_connection *connection, int64_t deadline_ms)
 {
@@ -190,11 +195,8 @@ static bool sends_keyspace_events(redis_connection *connection, int64_t deadline
     bool sends = false;
 
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-        reply->element[1]->type == REDIS_REPLY_STRING) {
-        const char *flags = reply->element[1]->str;
-
-        sends = strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
-    }
+        reply->element[1]->type == REDIS_REPLY_STRING)
+        sends = verrou__redis_tells_of_releases(reply->element[1]->str);
     freeReplyObject(reply);
     return sends && may_hear_events(connection, deadline_ms);
 }
