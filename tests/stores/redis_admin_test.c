@@ -563,6 +563,64 @@ static void missing_rights_are_found(void **state)
     redis_server_free(guarded);
 }
 
+/* Make the user of the guide's access list on a server, with these rights beside it. */
+static void make_documented_user(const redis_server *at, const char *more)
+{
+    FILE *guide = fopen(VERROU_SOURCE "/docs/guide/redis.md", "r");
+    redisContext *c = redis_server_connect(at);
+    redisReply *reply;
+    char line[1024] = "";
+
+    assert_non_null(guide);
+    while (fgets(line, sizeof line, guide) && strncmp(line, "ACL SETUSER ", 12) != 0)
+        ;
+    fclose(guide);
+    line[strcspn(line, "\n")] = '\0';
+    assert_true(strlen(line) + strlen(more) < sizeof line);
+    strcat(line, more);
+    reply = redisCommand(c, line); /* has no % */
+    assert_non_null(reply);
+    if (reply->type != REDIS_REPLY_STATUS)
+        fail_msg("%s: %s", line, reply->str);
+    freeReplyObject(reply);
+    redisFree(c);
+}
+
+static void assert_nothing_refused(void)
+{
+    doctor();
+    assert_not_found("FAIL");
+    assert_not_found("no right");
+    assert_not_found("lack of a right");
+    assert_not_found("refused");
+    assert_found("ok trial: ");
+}
+
+/* The access list that the guide gives, and its words for lists and doctor, are enough for all that the driver does. */
+static void documented_rights_suffice(void **state)
+{
+    (void)state;
+    make_documented_user(server, " +scan +config|get");
+    open_server(server, "app:secret@", "?prefix=app:");
+    assert_nothing_refused();
+    redis_text(server, "SET", "app:lock", OURS, NULL);
+    assert_string_equal(list(NULL), "lock ");
+    redis_text(server, "ACL", "DELUSER", "app", NULL);
+}
+
+/* So are those for a cluster there. */
+static void documented_rights_suffice_in_a_cluster(void **state)
+{
+    (void)state;
+    for (int i = 0; i < cluster->count; i++)
+        make_documented_user(cluster->node[i], " +scan +config|get +cluster|nodes +cluster|info +asking +spublish "
+                                               "+ssubscribe +sunsubscribe");
+    snprintf(address, sizeof address, "redis+cluster://app:secret@127.0.0.1:%d?prefix=app:", cluster->node[0]->port);
+    open_at(address);
+    assert_nothing_refused();
+    assert_string_equal(list(NULL), "");
+}
+
 /* A lost connection is a failure, not a finding; the next examination has another one. */
 static void lost_connection_ends_the_examination(void **state)
 {
@@ -664,11 +722,13 @@ int main(void)
         TEST(persistence_is_told),
         TEST(replicas_are_counted),
         TEST(missing_rights_are_found),
+        TEST(documented_rights_suffice),
         TEST(lost_connection_ends_the_examination),
     };
     const struct CMUnitTest cluster_tests[] = {
         cmocka_unit_test_teardown(nodes_are_examined, end),
         cmocka_unit_test_teardown(address_of_a_node_is_a_fault, end),
+        cmocka_unit_test_teardown(documented_rights_suffice_in_a_cluster, end),
         cmocka_unit_test_teardown(all_nodes_are_listed, end),
         cmocka_unit_test_teardown(missing_node_is_found, end),
     };
