@@ -532,6 +532,8 @@ static void missing_rights_are_found(void **state)
                                     "user tell on >secret ~* &x +@all\n"
                                     "user count on >secret ~verrou-doctor:* &* +@all\n"
                                     "user config on >secret ~* &* +@all -config\n"
+                                    "user leave on >secret ~* &* +@all -unsubscribe\n"
+                                    "user left on >secret ~* &* +@all -pttl\n"
                                     "user write on >secret ~* &* +@all -set\n"};
     static const char *const expected[][2] = {
         {"info",
@@ -543,9 +545,12 @@ static void missing_rights_are_found(void **state)
         {"tell", "warn publishing: no right to it"},
         {"count", "warn counter: no right to verrou:fence: tokens are the server's clock"},
         {"config", "ok keyspace events: not used: CONFIG GET is refused"},
+        {"leave", "warn subscribing: no right to UNSUBSCRIBE"},
+        {"left", "FAIL trial: a lock cannot be looked at: "},
         {"write", "FAIL trial: a lock cannot be taken: "},
     };
     redis_server *guarded = redis_server_start(&options);
+    verrou_info info = VERROU_INFO_INIT;
 
     (void)state;
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
@@ -558,6 +563,8 @@ static void missing_rights_are_found(void **state)
         assert_found(" latency: ");
         assert_found(" trial: ");
         assert_not_found("secret");
+        /* The connection is as good as before, or another one takes its place. */
+        assert_int_equal(verrou_store_inspect(store, "verrou-doctor:free", NULL, &info, NULL), VERROU_OK);
     }
     end(NULL);
     redis_server_free(guarded);
