@@ -27,6 +27,11 @@ const char *test_address(int port, const char *rest)
 
 verrou_status test_create(test_store *store, const char *address, verrou_error *err)
 {
+    return test_create_connect(store, address, NULL, err);
+}
+
+verrou_status test_create_connect(test_store *store, const char *address, verrou_connect_fn connect, verrou_error *err)
+{
     static verrou_host host;
     verrou_url *url = NULL;
     verrou_status status = verrou__url_parse_network(address, &url, err);
@@ -37,6 +42,7 @@ verrou_status test_create(test_store *store, const char *address, verrou_error *
     *store = (test_store){.driver = verrou_redis_driver()};
     if (status != VERROU_OK)
         return status;
+    url->connect = connect;
     status = store->driver->create(&host, NULL, url, &store->state, err);
     verrou__free(url);
     return status;

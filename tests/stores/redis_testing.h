@@ -32,6 +32,8 @@ const char *test_address(int port, const char *rest);
 
 /* Make the state only. */
 verrou_status test_create(test_store *store, const char *address, verrou_error *err);
+/* With connections that the test makes. */
+verrou_status test_create_connect(test_store *store, const char *address, verrou_connect_fn connect, verrou_error *err);
 /* State and lane; they must succeed. */
 test_store test_open(const char *address);
 verrou_status test_open_lane(test_store *store, verrou_error *err);
