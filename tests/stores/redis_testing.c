@@ -17,8 +17,8 @@ static void log_event(void *context, verrou_level level, const char *event, cons
 
 const char *test_address(int port, const char *rest)
 {
-    static char texts[4][512];
-    static unsigned next;
+    static _Thread_local char texts[4][512];
+    static _Thread_local unsigned next;
     char *text = texts[next++ % 4];
 
     snprintf(text, sizeof texts[0], "redis://127.0.0.1:%d%s", port, rest ? rest : "");
