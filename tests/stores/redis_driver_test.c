@@ -50,9 +50,9 @@ static void bad_addresses_are_refused(void **state)
     static const struct {
         const char *address, *named;
     } bad[] = {
-        {"redis://:secret@h/x", "db=x"},
-        {"redis://:secret@h/-1", "db=-1"},
-        {"redis://:secret@h/1/2", "db=1/2"},
+        {"redis://:secret@h/x", "path"},
+        {"redis://:secret@h/-1", "path"},
+        {"redis://:secret@h/1/2", "path"},
         {"redis://:secret@h/0?db=0", "db=0"},
         {"redis://:secret@h?db=", "db="},
         {"redis://:secret@h?db=1x", "db=1x"},
@@ -75,8 +75,8 @@ static void bad_addresses_are_refused(void **state)
         {"redis+unix:///", "redis+unix"},
         {"redis+sentinel://:secret@h", "MASTER"},
         {"redis+sentinel://:secret@h/", "MASTER"},
-        {"redis+sentinel://:secret@h/m/x", "db=x"},
-        {"redis+cluster://:secret@h/1", "db=1"},
+        {"redis+sentinel://:secret@h/m/x", "path"},
+        {"redis+cluster://:secret@h/1", "0"},
         {"redis+cluster://:secret@h?db=2", "db=2"},
     };
 

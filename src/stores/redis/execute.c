@@ -113,6 +113,7 @@ static bool append_request(redis_state *state, const attempt *one)
         const char *publish = publish_command(one->connection);
 
         add(&command, publish, strlen(publish));
+        add(&command, state->id, sizeof state->id - 1);
     }
     if (one->number) {
         int len = snprintf(number, sizeof number, "%lu", (unsigned long)one->number);
@@ -222,7 +223,7 @@ static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, cons
     uint64_t fence = 0;
 
     if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER ||
-        memchr(reply->element[0]->str, '\0', (size_t)reply->element[0]->len)) {
+        memchr(reply->element[0]->str, '\0', reply->element[0]->len)) {
         b->state->host->op_fail(op, VERROU_OP_FAILED, 0, "WRONGTYPE",
                                 "redis: the key is used by something else: its value is not a lock's");
         return;
@@ -573,20 +574,24 @@ static redis_connection *route(batch *b, verrou_op *op)
     return connection;
 }
 
+/* Broken by this batch, or before it: by a listing, say. */
+static const redis_connection *broken_node(const redis_lane *lane)
+{
+    for (size_t i = 0; i < lane->node_count; i++)
+        if (lane->nodes[i] && lane->nodes[i]->broken)
+            return lane->nodes[i];
+    return NULL;
+}
+
 /* Nothing may be left that would be taken for the reply to what is asked next. What has not arrived yet is found by its number. */
-static bool lane_is_usable(redis_lane *lane, redis_fault *fault)
+static void look_for_leftovers(const redis_lane *lane, redis_fault *lane_fault)
 {
     for (size_t i = 0; i < lane->node_count; i++) {
         redis_connection *connection = lane->nodes[i];
 
-        if (!connection)
-            continue;
-        if (!connection->broken && !connection->skip && connection->reader->pos < connection->reader->len)
-            verrou__redis_break(connection, fault, "PROTOCOL", "a reply to nothing that was asked");
-        if (connection->broken)
-            return false;
+        if (connection && !connection->broken && !connection->skip && connection->reader->pos < connection->reader->len)
+            verrou__redis_break(connection, lane_fault, "PROTOCOL", "a reply to nothing that was asked");
     }
-    return !lane->stale;
 }
 
 verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *const *ops, size_t n, int64_t deadline_ms,
@@ -596,10 +601,15 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     redis_lane *lane = opened;
     attempt few[16];
     batch b = {state, lane, few, n, deadline_ms};
+    const redis_connection *broken = broken_node(lane);
     redis_fault fault;
 
-    verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                            "the nodes of the cluster are not those that were known");
+    if (broken)
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "%s:%d: the connection was lost",
+                                broken->address.host, broken->address.port);
+    else
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
         if (!b.attempts) {
@@ -614,5 +624,6 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     send_batch(&b, &fault);
     if (b.attempts != few)
         state->host->free(b.attempts);
-    return lane_is_usable(lane, &fault) ? VERROU_OK : verrou__redis_fail(state, &fault, err);
+    look_for_leftovers(lane, &fault);
+    return lane->stale || broken_node(lane) ? verrou__redis_fail(state, &fault, err) : VERROU_OK;
 }

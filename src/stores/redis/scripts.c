@@ -7,8 +7,6 @@
  *
  * A request may be given a number, which its answer then repeats as the last element of an array (execute.c says what for). The answer to a
  * request without one is an integer where nothing else is to be told: that is cheaper on both sides.
- *
- * Every answer that is no error begins with the number that the request was given, so that it cannot be taken for another one's.
  */
 #include "redis_store.h"
 
@@ -39,12 +37,12 @@
     "if not s then return {o,redis.call('PTTL',k),n,q} end\n"              \
     "return q and {n,q} or n"
 
-/* KEYS: lock. ARGV: owner, PUBLISH or SPUBLISH, number. */
+/* KEYS: lock. ARGV: owner, PUBLISH or SPUBLISH, who we are, number. */
 #define TEXT_RELEASE                               \
-    "local n,q=-1,ARGV[3]\n"                       \
+    "local n,q=-1,ARGV[4]\n"                       \
     "if redis.call('GET',KEYS[1])==ARGV[1] then\n" \
     " redis.call('DEL',KEYS[1])\n"                 \
-    " n=redis.pcall(ARGV[2],KEYS[1],'')\n"         \
+    " n=redis.pcall(ARGV[2],KEYS[1],ARGV[3])\n"    \
     " if type(n)=='table' then n=-2 end\n"         \
     "end\n"                                        \
     "return q and {n,q} or n"
@@ -59,16 +57,16 @@
     "end\n"                                                 \
     "return q and {n,q} or n"
 
-/* KEYS: lock. ARGV: PUBLISH or SPUBLISH, number. What cannot be a lock is left alone: GET fails on what is no string, and this on what is
- * no owner. */
+/* KEYS: lock. ARGV: PUBLISH or SPUBLISH, who we are, number. What cannot be a lock is left alone: GET fails on what is no string, and this on
+ * what is no owner. */
 #define TEXT_FORCE                                       \
-    "local h,n,q=redis.call('GET',KEYS[1]),-1,ARGV[2]\n" \
+    "local h,n,q=redis.call('GET',KEYS[1]),-1,ARGV[3]\n" \
     "if h then\n"                                        \
     " if #h==0 or #h>255 or string.find(h,'%z') then\n"  \
     "  return redis.error_reply('WRONGTYPE no owner')\n" \
     " end\n"                                             \
     " redis.call('DEL',KEYS[1])\n"                       \
-    " n=redis.pcall(ARGV[1],KEYS[1],'')\n"               \
+    " n=redis.pcall(ARGV[1],KEYS[1],ARGV[2])\n"          \
     " if type(n)=='table' then n=-2 end\n"               \
     "end\n"                                              \
     "return q and {n,q} or n"
