@@ -267,6 +267,9 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     snprintf(state->id, sizeof state->id, "%016llx", (unsigned long long)host->random());
     pthread_mutex_init(&state->mutex, NULL);
     table_init(&state->channels);
+    atomic_init(&state->told_counter, false);
+    atomic_init(&state->told_publish, false);
+    atomic_init(&state->counter_forbidden, false);
     atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |
                                   VERROU_CAP_LIST | VERROU_CAP_SHARED);
     read_settings(&r);

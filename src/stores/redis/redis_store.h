@@ -60,6 +60,7 @@ typedef enum redis_topology { REDIS_SINGLE, REDIS_SENTINEL, REDIS_CLUSTER } redi
 
 /* What a connection that lost an answer left behind; see connection.c. */
 typedef struct redis_lost {
+    uint64_t serial; /* in the order in which they were lost */
     long long client_id;
     char run_id[41];
 } redis_lost;
@@ -90,10 +91,12 @@ typedef struct redis_state {
     char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
+    atomic_bool counter_forbidden;          /* not tried again: it would cost each acquisition two round trips more */
 
     pthread_mutex_t mutex; /* guards what follows */
     redis_lost lost[REDIS_MAX_LOST];
     size_t lost_count;
+    uint64_t lost_serial;
     struct table channels; /* watch.c: the keys whose channels this process listens to */
     uint64_t seed;
     bool watch_refused;              /* no right to subscribe */
@@ -142,8 +145,13 @@ typedef struct redis_connection {
     redisReader *reader;
     char *out; /* commands that are not written yet, from out_at on */
     size_t out_at, out_len, out_size;
-    size_t skip; /* this many replies come before those of the requests, and say nothing */
-    bool broken; /* something failed: close it */
+    size_t skip;       /* this many replies come before those of the requests, and say nothing */
+    uint64_t killing;  /* up to this serial, lost connections were told to be killed, and that is not confirmed yet */
+    uint32_t number;   /* of the latest numbered request */
+    int64_t used_ms;   /* when a batch last began */
+    bool believed;     /* whether the replies of this round fit their requests was looked at */
+    bool broken;       /* something failed: close it */
+    redis_fault fault; /* what, if it is broken */
     bool master;
     int version; /* of the server: 700 for 7.0; 0 if it did not say */
     long long client_id;
@@ -172,10 +180,21 @@ redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms,
                               ...);
 /* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
 void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
-/* A connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
+/* The connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
 void verrou__redis_lost_answer(redis_connection *connection);
-/* Append what kills lost connections to this server. */
-void verrou__redis_kill_lost(redis_connection *connection);
+/* Append what kills lost connections to this server. False: out of memory. */
+bool verrou__redis_kill_lost(redis_connection *connection);
+/* What was appended is known to have been carried out. */
+void verrou__redis_lost_killed(redis_connection *connection);
+/* What came by now, and nobody asked for, breaks the connection; and so does its end. */
+bool verrou__redis_is_at_rest(redis_connection *connection, redis_fault *fault);
+/*
+ * Whether all replies so far belong to the requests that they were taken for: asks for one that is like no other. *ret_refused: the
+ * server did not give it but an error, which proves a little less.
+ */
+bool verrou__redis_prove(redis_connection *connection, int64_t deadline_ms, bool *ret_refused, redis_fault *fault);
+/* The reply was none to what was asked: the connection is broken. */
+void verrou__redis_break(redis_connection *connection, redis_fault *fault, const char *code, const char *what);
 void verrou__redis_fault_set(redis_fault *fault, verrou_op_result result, bool retriable, const char *code,
                              const char *format, ...) VERROU_PRINTF(5, 6);
 verrou_status verrou__redis_fail(const redis_state *state, const redis_fault *fault, verrou_error *err);
