@@ -103,7 +103,7 @@ static bool append_request(redis_state *state, const attempt *one)
     add(&command, op->key, op->key_len);
     if (counter_len)
         add(&command, counter, counter_len);
-    if (op->owner)
+    if (op->kind <= VERROU_OP_EXTEND)
         add(&command, op->owner, op->owner_len);
     if (op->kind == VERROU_OP_ACQUIRE || op->kind == VERROU_OP_EXTEND) {
         int len = snprintf(ttl, sizeof ttl, "%lld", op->ttl_ms == VERROU_FOREVER ? 0 : (long long)op->ttl_ms);

@@ -157,6 +157,7 @@ static void read_place(reader *r)
 {
     redis_state *state = r->state;
     const char *scheme = r->url->scheme;
+    const char *db = state->host->setting(r->url, "db");
     const char *path_db = NULL;
 
     if (strstr(scheme, "+sentinel")) {
@@ -173,13 +174,13 @@ static void read_place(reader *r)
             path_db = r->url->path + 1;
     }
     read_number(r, "db", MAX_DB, &state->db);
-    if (path_db && state->host->setting(r->url, "db"))
-        refuse(r, "db", NULL, "given once, in the path or as a setting");
+    if (path_db && db)
+        refuse(r, "db", db, "given once, in the path or as a setting");
     /* Not quoted: a misplaced password may be in it. */
     else if (path_db && !parse_number(path_db, MAX_DB, &state->db))
         refuse(r, "the path", NULL, "the number of a database");
     if (state->db != 0 && state->topology == REDIS_CLUSTER)
-        refuse(r, "db", NULL, "0: a cluster has no other database");
+        refuse(r, "db", db, "0: a cluster has no other database");
 }
 
 static void read_tls(reader *r)

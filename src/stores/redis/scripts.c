@@ -19,22 +19,24 @@
  * KEYS: lock, counter (may be missing). ARGV: owner, milliseconds (0: never expires), number. A negative token came from the clock alone:
  * the counter cannot be used.
  */
-#define TEXT_ACQUIRE                                                       \
-    "local k,o,q,s=KEYS[1],ARGV[1],ARGV[3]\n"                              \
-    "if ARGV[2]=='0' then s=redis.call('SET',k,o,'NX')\n"                  \
-    "else s=redis.call('SET',k,o,'NX','PX',ARGV[2]) end\n"                 \
-    "if not s then\n"                                                      \
-    " local h=redis.call('GET',k)\n"                                       \
-    " if h~=o then return {h,redis.call('PTTL',k),q} end\n"                \
-    "end\n"                                                                \
-    "local t=redis.call('TIME')\n"                                         \
-    "local n=t[1]*1000000+t[2]\n"                                          \
-    "if KEYS[2] then\n"                                                    \
-    " local f=tonumber(redis.pcall('HGET',KEYS[2],'f'))\n"                 \
-    " if f and f>=n then n=f+1 end\n"                                      \
-    " if type(redis.pcall('HSET',KEYS[2],'f',n))=='table' then n=-n end\n" \
-    "end\n"                                                                \
-    "if not s then return {o,redis.call('PTTL',k),n,q} end\n"              \
+#define TEXT_ACQUIRE                                                     \
+    "local k,o,q,s=KEYS[1],ARGV[1],ARGV[3]\n"                            \
+    "if ARGV[2]=='0' then s=redis.call('SET',k,o,'NX')\n"                \
+    "else s=redis.call('SET',k,o,'NX','PX',ARGV[2]) end\n"               \
+    "if not s then\n"                                                    \
+    " local h=redis.call('GET',k)\n"                                     \
+    " if h~=o then return {h,redis.call('PTTL',k),q} end\n"              \
+    "end\n"                                                              \
+    "local t=redis.call('TIME')\n"                                       \
+    "local n=t[1]*1000000+t[2]\n"                                        \
+    "if KEYS[2] then\n"                                                  \
+    " local h=redis.pcall('HGET',KEYS[2],'f')\n"                         \
+    " local f=tonumber(h)\n"                                             \
+    " if f and f>=n then n=f+1 end\n"                                    \
+    " if type(h)=='table' or\n"                                          \
+    "  type(redis.pcall('HSET',KEYS[2],'f',n))=='table' then n=-n end\n" \
+    "end\n"                                                              \
+    "if not s then return {o,redis.call('PTTL',k),n,q} end\n"            \
     "return q and {n,q} or n"
 
 /* KEYS: lock. ARGV: owner, PUBLISH or SPUBLISH, who we are, number. */
