@@ -38,6 +38,7 @@ typedef struct check {
     finding *findings;
     size_t count, room;
     bool out_of_memory;
+    bool used_up; /* the connection to the node will not be used again, but nothing was lost */
 } check;
 
 /* ---- findings ---- */
@@ -451,9 +452,12 @@ static bool try_out(check *c, verrou_op *op)
 {
     verrou_op *batch = op;
     verrou_error err = VERROU_ERROR_INIT;
-    verrou_status status = verrou__redis_execute(c->state, c->lane, &batch, 1, c->deadline_ms, &err);
-    const verrou_error *why = op->error ? op->error : &err;
+    verrou_status status;
+    const verrou_error *why;
 
+    op->result = VERROU_OP_UNSENT;
+    status = verrou__redis_execute(c->state, c->lane, &batch, 1, c->deadline_ms, &err);
+    why = op->error ? op->error : &err;
     if (op->result != VERROU_OP_APPLIED)
         verrou__redis_fault_set(&c->fault, VERROU_OP_FAILED, why->retriable, why->store_code, "%s",
                                 op->error || status != VERROU_OK ? why->message : "it was gone at once");
@@ -464,50 +468,61 @@ static bool try_out(check *c, verrou_op *op)
     return op->result == VERROU_OP_APPLIED;
 }
 
+/* A connection that goes on listening is good for nothing else. */
+static void check_unsubscribe(check *c, const char *command, const char *key)
+{
+    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, command, key, NULL);
+
+    if (reply) {
+        tell(c, VERROU_INFO, "subscribing", "allowed");
+    } else if (!c->node->broken) {
+        tell(c, VERROU_WARN, "subscribing", "no right to %s: channels are listened to for longer than need be",
+             command);
+        c->used_up = c->node->broken = true;
+    }
+    freeReplyObject(reply);
+}
+
 static void check_subscribe(check *c, const char *key)
 {
     bool sharded = c->state->topology == REDIS_CLUSTER && c->node->version >= SHARDED_PUBLISH;
     redisReply *reply =
         verrou__redis_ask(c->node, c->deadline_ms, &c->fault, sharded ? "SSUBSCRIBE" : "SUBSCRIBE", key, NULL);
 
-    if (reply) {
-        freeReplyObject(reply);
-        reply =
-            verrou__redis_ask(c->node, c->deadline_ms, &c->fault, sharded ? "SUNSUBSCRIBE" : "UNSUBSCRIBE", key, NULL);
-        freeReplyObject(reply);
-        if (!c->node->broken)
-            tell(c, VERROU_INFO, "subscribing", "allowed");
-    } else if (!c->node->broken) {
+    if (reply)
+        check_unsubscribe(c, sharded ? "SUNSUBSCRIBE" : "UNSUBSCRIBE", key);
+    else if (!c->node->broken)
         tell(c, VERROU_WARN, "subscribing", "no right to it: waiters find out at intervals about releases (%s)",
              c->fault.code);
-    }
+    freeReplyObject(reply);
 }
 
-/* Take a lock, extend it, release it: as good as asking for each right. */
+/* Take a lock, look at it, extend it, release it: as good as asking for each right. */
 static void check_lock(check *c)
 {
+    static const struct {
+        verrou_op_kind kind;
+        const char *done;
+    } steps[] = {{VERROU_OP_ACQUIRE, "taken"},
+                 {VERROU_OP_INSPECT, "looked at"},
+                 {VERROU_OP_EXTEND, "extended"},
+                 {VERROU_OP_RELEASE, "released"}};
     redis_state *state = c->state;
     char key[VERROU_MAX_KEY + 32], owner[64];
     int owner_len = snprintf(owner, sizeof owner, "%016" PRIx64 "%016" PRIx64 "@verrou-doctor:0", state->host->random(),
                              state->host->random());
-    verrou_op op = {.kind = VERROU_OP_ACQUIRE, .key = key, .owner = owner, .ttl_ms = TRIAL_TTL_MS, .others = -1};
-    bool taken, extended;
+    verrou_op op = {.key = key, .owner = owner, .ttl_ms = TRIAL_TTL_MS, .others = -1};
 
     op.key_len = (uint16_t)trial_key(c, key, sizeof key);
     op.owner_len = (uint16_t)owner_len;
     if (!op.key_len)
         return;
-    taken = try_out(c, &op);
-    op.kind = VERROU_OP_EXTEND;
-    extended = taken && try_out(c, &op);
-    op.kind = VERROU_OP_RELEASE;
-    if (!extended || !try_out(c, &op)) {
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        op.kind = steps[i].kind;
+        if (try_out(c, &op))
+            continue;
         if (!c->node->broken)
-            tell(c, VERROU_ERROR_LEVEL, "trial", "a lock cannot be %s: %s",
-                 !taken      ? "taken"
-                 : !extended ? "extended"
-                             : "released",
-                 c->fault.text);
+            tell(c, VERROU_ERROR_LEVEL, "trial", "a lock cannot be %s: %s", steps[i].done, c->fault.text);
         return;
     }
     tell(c, VERROU_INFO, "trial", "a lock was taken, extended and released");
@@ -554,7 +569,7 @@ static bool check_node(check *c)
 
     for (size_t i = 0; i < sizeof steps / sizeof steps[0] && !c->node->broken; i++)
         steps[i](c);
-    return !c->node->broken;
+    return c->used_up || !c->node->broken;
 }
 
 verrou_status verrou__redis_check(void *context, void *opened, int64_t deadline_ms, verrou_sink *sink,
@@ -569,6 +584,7 @@ verrou_status verrou__redis_check(void *context, void *opened, int64_t deadline_
         tell(&c, VERROU_ERROR_LEVEL, "nodes", "%s", c.fault.text);
     for (size_t i = 0; i < lane->node_count && status == VERROU_OK; i++) {
         c.node = lane->nodes[i];
+        c.used_up = false;
         if (!check_node(&c))
             status = verrou__redis_fail(state, &c.fault, err);
     }

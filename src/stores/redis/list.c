@@ -7,7 +7,7 @@
  *   - a string of 1 to 255 bytes of UTF-8 without control characters, on a key that a lock can have;
  *   - with the setting `prefix`: every such string whose key has the prefix, since they are all ours;
  *   - without it: only a value that is an owner by its looks: "<32 hex digits>@host:pid[:label]" as this library draws them, or, on a key
- *     that expires, what the original draws: 6 to 16 lower-case letters and digits, at least one of them a letter.
+ *     that expires, what the original draws: 8 to 16 lower-case letters and digits, at least one of them a letter.
  *
  * An owner that was given in code is therefore listed only where there is a prefix.
  */
@@ -20,7 +20,7 @@
 
 #define PAGE "1000"    /* how many keys SCAN looks at */
 #define TYPED_SCAN 600 /* since Redis 6.0 it can leave out other types */
-#define ORIGINAL_SHORTEST 6
+#define ORIGINAL_SHORTEST 8
 #define ORIGINAL_LONGEST 16
 
 typedef struct listing {
@@ -79,7 +79,7 @@ static bool is_owner_of_ours(const char *owner)
     return digits > 0 && (pid[1 + digits] == '\0' || pid[1 + digits] == ':');
 }
 
-/* Math.random() in base 36, without the "0." (7 to 15 characters in five million draws). */
+/* Math.random() in base 36, without the "0." (8 to 15 characters, but for 26 of five million draws). */
 static bool is_owner_of_the_original(const char *owner)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
