@@ -53,7 +53,7 @@ static void bad_addresses_are_refused(void **state)
         {"redis://:secret@h/x", "path"},
         {"redis://:secret@h/-1", "path"},
         {"redis://:secret@h/1/2", "path"},
-        {"redis://:secret@h/0?db=0", "db=0"},
+        {"redis://:secret@h/0?db=0", "given once"},
         {"redis://:secret@h?db=", "db="},
         {"redis://:secret@h?db=1x", "db=1x"},
         {"redis://:secret@h?db=99999999999999999999", "db=9999"},
@@ -76,8 +76,8 @@ static void bad_addresses_are_refused(void **state)
         {"redis+sentinel://:secret@h", "MASTER"},
         {"redis+sentinel://:secret@h/", "MASTER"},
         {"redis+sentinel://:secret@h/m/x", "path"},
-        {"redis+cluster://:secret@h/1", "0"},
-        {"redis+cluster://:secret@h?db=2", "db=2"},
+        {"redis+cluster://:secret@h/1", "no other database"},
+        {"redis+cluster://:secret@h?db=2", "db"},
     };
 
     (void)state;
