@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "bare_redis.h"
 #include "counting.h"
@@ -54,12 +55,99 @@ static long long commands_sent(const struct bench *bench)
     return sum;
 }
 
-static void row_rate(const char *what, double aim, const char *reference, const struct bench_figures *figures)
+/*
+ * What a pair costs, which tells more than its rate on a machine that is busy with other things: processor time here and at the server, and
+ * how often the server reads.
+ */
+struct cost {
+    double pairs;
+    double here_us, server_us, reads;
+};
+
+struct costing {
+    struct bench *bench;
+    double (*subject)(void *);
+    double (*reference)(void *);
+    void *arg;
+    struct cost of_subject, of_reference;
+};
+
+static double cpu_us(void)
 {
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static struct cost cost_now(const struct bench *bench)
+{
+    const char *user = redis_info(bench->server, "cpu", "used_cpu_user");
+    const char *kernel = redis_info(bench->server, "cpu", "used_cpu_sys");
+    const char *reads = redis_info(bench->server, "stats", "total_reads_processed");
+
+    return (struct cost){0, cpu_us(), (strtod(user, NULL) + strtod(kernel, NULL)) * 1e6, strtod(reads, NULL)};
+}
+
+/* Run one round, whose figure is pairs a second. */
+static double run_costed(const struct bench *bench, struct cost *sum, double (*run)(void *), void *arg)
+{
+    struct cost before = cost_now(bench), after;
+    int64_t begun_ns = bench_now_ns();
+    double rate = run(arg);
+
+    sum->pairs += rate * (double)(bench_now_ns() - begun_ns) / 1e9;
+    after = cost_now(bench);
+    sum->here_us += after.here_us - before.here_us;
+    sum->server_us += after.server_us - before.server_us;
+    sum->reads += after.reads - before.reads;
+    return rate;
+}
+
+static double run_subject(void *arg)
+{
+    struct costing *costing = arg;
+
+    return run_costed(costing->bench, &costing->of_subject, costing->subject, costing->arg);
+}
+
+static double run_reference(void *arg)
+{
+    struct costing *costing = arg;
+
+    return run_costed(costing->bench, &costing->of_reference, costing->reference, costing->arg);
+}
+
+static void row_cost(const struct cost *subject, const struct cost *reference)
+{
+    char measured[BENCH_CELL], compared[BENCH_CELL];
+
+    bench_row(
+        "  processor time of a pair: here + server", "",
+        bench_cell(measured, "%.1f + %.1f us", subject->here_us / subject->pairs, subject->server_us / subject->pairs),
+        bench_cell(compared, "%.1f + %.1f us", reference->here_us / reference->pairs,
+                   reference->server_us / reference->pairs),
+        (subject->here_us + subject->server_us) / subject->pairs /
+            ((reference->here_us + reference->server_us) / reference->pairs));
+    bench_row("  reads by the server for a pair", "", bench_cell(measured, "%.2f", subject->reads / subject->pairs),
+              bench_cell(compared, "%.2f", reference->reads / reference->pairs),
+              subject->reads / subject->pairs / (reference->reads / reference->pairs));
+}
+
+/* Pairs a second, and what they cost. */
+static void bench_pairs(struct bench *bench, size_t rounds, const char *what, double aim, const char *reference_name,
+                        double (*subject)(void *), double (*reference)(void *), void *arg)
+{
+    struct costing costing = {.bench = bench, .subject = subject, .reference = reference, .arg = arg};
+    struct bench_figures figures;
     char least[BENCH_CELL], measured[BENCH_CELL], compared[BENCH_CELL];
 
-    bench_verdict(what, bench_cell(least, ">= %.2f", aim), bench_cell(measured, "%.0f pairs/s", figures->subject),
-                  bench_cell(compared, "%s %.0f/s", reference, figures->reference), figures, figures->ratio >= aim);
+    subject(arg);
+    figures = bench_rounds(rounds, run_subject, run_reference, &costing);
+    bench_verdict(what, bench_cell(least, ">= %.2f", aim), bench_cell(measured, "%.0f pairs/s", figures.subject),
+                  bench_cell(compared, "%s %.0f/s", reference_name, figures.reference), &figures, figures.ratio >= aim);
+    row_cost(&costing.of_subject, &costing.of_reference);
 }
 
 /* ---- one caller ---- */
@@ -97,11 +185,9 @@ static void bench_alone(struct bench *bench)
 {
     verrou_store *store = bench_open(url_with(bench, ""));
     struct alone alone = {&bench->bare, bench_lock(store, "verrou:0")};
-    struct bench_figures figures;
 
-    run_alone(&alone);
-    figures = bench_rounds(ALONE_ROUNDS, run_alone, run_alone_bare, &alone);
-    row_rate("1 thread, one pair after the other", 0.95, "hiredis", &figures);
+    bench_pairs(bench, ALONE_ROUNDS, "1 thread, one pair after the other", 0.95, "hiredis", run_alone, run_alone_bare,
+                &alone);
     verrou_lock_free(alone.lock);
     verrou_store_close(store);
 }
@@ -247,17 +333,12 @@ static void original_stop(struct flights *flights)
 
 static void bench_beside_original(struct bench *bench, struct flights *flights)
 {
-    struct bench_figures figures;
-
     if (!original_start(flights, bench)) {
         bench_line("  the same, beside the original", ">= 1.30", "", "the original cannot be had", "NOT MEASURED");
         return;
     }
     original_for(flights, 2000); /* until it is compiled */
-    figures = bench_rounds(ROUNDS, run_flights, run_original, flights);
-    row_rate("  the same, beside the original", 1.3, "original", &figures);
-    figures = bench_rounds(ROUNDS, run_original, run_pipeline, flights);
-    bench_verdict("  the original beside the pipeline", "", "", "", &figures, true);
+    bench_pairs(bench, ROUNDS, "  the same, beside the original", 1.3, "original", run_flights, run_original, flights);
     original_stop(flights);
 }
 
@@ -265,7 +346,6 @@ static void bench_flights(struct bench *bench, const char *settings)
 {
     verrou_store *store = bench_open(url_with(bench, settings));
     struct flights flights = {.bare = &bench->bare};
-    struct bench_figures figures;
     char what[64];
 
     bench_need(verrou_queue_new(&flights.queue, NULL), NULL, "queue");
@@ -276,11 +356,9 @@ static void bench_flights(struct bench *bench, const char *settings)
         snprintf(flights.keys[i], sizeof(flights.keys[i]), "bare:%d", i);
         flights.all[i] = (struct flight){&flights, bench_lock(store, key)};
     }
-    run_flights(&flights);
-    figures = bench_rounds(ROUNDS, run_flights, run_pipeline, &flights);
     snprintf(what, sizeof(what), "%d in flight from 1 thread%s%s", FLIGHTS, settings[0] ? ", " : "",
              settings[0] ? settings + 1 : "");
-    row_rate(what, 0.8, "pipeline", &figures);
+    bench_pairs(bench, ROUNDS, what, 0.8, "pipeline", run_flights, run_pipeline, &flights);
     if (!settings[0])
         bench_beside_original(bench, &flights);
     for (int i = 0; i < FLIGHTS; i++)
@@ -352,7 +430,6 @@ static void bench_threads(struct bench *bench, const char *settings)
 {
     verrou_store *store = bench_open(url_with(bench, settings));
     struct caller *callers = bench_alloc(THREADS, sizeof(*callers));
-    struct bench_figures figures;
     char what[64];
 
     for (int i = 0; i < THREADS; i++) {
@@ -360,11 +437,9 @@ static void bench_threads(struct bench *bench, const char *settings)
         callers[i].lock = bench_lock(store, callers[i].key);
         bare_redis_open(&callers[i].bare, bench->server->port);
     }
-    run_callers(callers);
-    figures = bench_rounds(ROUNDS, run_callers, run_bare_callers, callers);
     snprintf(what, sizeof(what), "%d threads, a key each%s%s", THREADS, settings[0] ? ", " : "",
              settings[0] ? settings + 1 : "");
-    row_rate(what, 1, "64 connections", &figures);
+    bench_pairs(bench, ROUNDS, what, 1, "64 connections", run_callers, run_bare_callers, callers);
     for (int i = 0; i < THREADS; i++) {
         verrou_lock_free(callers[i].lock);
         bare_redis_close(&callers[i].bare);
