@@ -243,7 +243,8 @@ typedef struct verrou_host {
 typedef enum verrou_watch_event {
     VERROU_WATCH_ACTIVE =
         1, /* from now on releases of this key are reported: the engine tries once more, since one may have been missed */
-    VERROU_WATCH_FREE = 2, /* this key may be free */
+    VERROU_WATCH_FREE = 2,     /* this key may be free */
+    VERROU_WATCH_RELEASED = 3, /* another process, not this one, has released this key */
 } verrou_watch_event;
 typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const char *key, size_t key_len);
 
@@ -294,7 +295,10 @@ typedef struct verrou_driver {
     verrou_status (*execute)(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                              verrou_error *err);
 
-    /* Optional. Report every live lock whose key starts with prefix (prefix included, any order). */
+    /*
+     * Optional. Report every live lock whose key starts with prefix (prefix included, any order; one that is reported twice is told once).
+     * After a failure of list, check or schema with err->retriable set the lane is closed, and the request is tried on another one.
+     */
     verrou_status (*list)(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                           verrou_sink *sink, verrou_error *err);
 

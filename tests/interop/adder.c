@@ -1,6 +1,7 @@
 /*
  * adder.c - our side of the test the_sum_is_exact: adder ADDRESS KEY FILE TIMES SEED adds to the sum in FILE under the lock KEY, taking and
- * giving back the lock in all the ways there are. count() in node/peer.mjs is its counterpart, line by line.
+ * giving back the lock in all the ways there are. count() in node/peer.mjs is its counterpart, line by line. Behind the sum FILE has the number
+ * of times that the turn went from one kind of process to the other, and a letter for the kind that was last.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +52,8 @@ static void add(const char *file)
 {
     char inside[512];
     long sum = -1;
+    long turns = -1;
+    char last = '?';
     FILE *open_file;
     int mark;
 
@@ -59,10 +62,12 @@ static void add(const char *file)
     must_not_fail(mark < 0, "somebody else is inside");
     close(mark);
     open_file = fopen(file, "r");
-    must_not_fail(!open_file || fscanf(open_file, "%ld", &sum) != 1 || fclose(open_file), "the sum cannot be read");
+    must_not_fail(!open_file || fscanf(open_file, "%ld %ld %c", &sum, &turns, &last) != 3 || fclose(open_file),
+                  "the sum cannot be read");
     think(chance() * 3);
     open_file = fopen(file, "w");
-    must_not_fail(!open_file || fprintf(open_file, "%ld", sum + 1) < 0 || fclose(open_file),
+    must_not_fail(!open_file || fprintf(open_file, "%ld %ld C", sum + 1, turns + (last != 'C')) < 0 ||
+                      fclose(open_file),
                   "the sum cannot be written");
     must_not_fail(unlink(inside), "the mark is gone");
 }

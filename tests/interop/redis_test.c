@@ -94,6 +94,7 @@ static void keyspace_events_tell_of_their_release(void **state)
     redis_text(server, "CONFIG", "SET", "notify-keyspace-events", "Kg", NULL);
     they_take("a", "keyspace", VERROU_FOREVER);
     waiting_begin(&w, ours, 10 * MINUTE_MS, MINUTE_MS);
+    assert_true(waiting_refused(&w));
     peer_do(them, "release", "a");
     assert_ok(waiting_end(&w));
     redis_text(server, "CONFIG", "SET", "notify-keyspace-events", "", NULL);

@@ -17,9 +17,8 @@
 #define MINUTE_MS 60000
 #define HOUR_MS (60 * MINUTE_MS)
 
-/* A lease that is meant to run out; and one that is meant to do so after a few calls. */
+/* A lease that is meant to run out. */
 #define SHORT_MS 200
-#define BRIEF_MS 3000
 
 /*
  * A retry delay that, jitter included, asks again only after half of it, and a limit well before that: who gets the lock within the
@@ -161,20 +160,29 @@ static bool was_true(int id)
     return is_true;
 }
 
-int64_t remaining_of(const char *key)
+static verrou_info look_at(const char *key)
 {
     verrou_info info = VERROU_INFO_INIT;
 
     assert_ok(verrou_store_inspect(us, key, NULL, &info, NULL));
-    assert_int_equal(info.locked, info.remaining_ms != 0);
-    return info.remaining_ms;
+    return info;
+}
+
+int64_t remaining_of(const char *key)
+{
+    return look_at(key).remaining_ms;
+}
+
+static bool is_free(const char *key)
+{
+    return !look_at(key).locked;
 }
 
 static void wait_free(const char *key)
 {
     int64_t deadline_ms = process_clock_ms() + PROCESS_PATIENCE_MS;
 
-    while (remaining_of(key) != 0) {
+    while (!is_free(key)) {
         if (process_clock_ms() > deadline_ms)
             process_fail("the lock %s does not run out", key);
         process_pause();
@@ -191,22 +199,40 @@ static void answered(void *user, const verrou_result *result)
     w->done++;
 }
 
-void waiting_begin(waiting *w, verrou_lock *lock, int64_t delay_ms, int64_t timeout_ms)
+static void wait_refusals(long long least)
 {
-    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
     int64_t deadline_ms = process_clock_ms() + PROCESS_PATIENCE_MS;
-    long long before = under_test->refusals();
 
-    memset(w, 0, sizeof(*w));
-    options.delay_ms = delay_ms;
-    options.timeout_ms = timeout_ms;
-    assert_ok(verrou_queue_new(&w->queue, NULL));
-    assert_ok(verrou_lock_acquire_async(lock, &options, w->queue, answered, w, NULL));
-    while (under_test->refusals() == before) {
+    while (under_test->refusals() < least) {
         if (process_clock_ms() > deadline_ms)
             process_fail("our acquire is not refused");
         process_pause();
     }
+}
+
+void waiting_begin(waiting *w, verrou_lock *lock, int64_t delay_ms, int64_t timeout_ms)
+{
+    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
+
+    memset(w, 0, sizeof(*w));
+    options.delay_ms = delay_ms;
+    options.timeout_ms = timeout_ms;
+    w->refused_before = under_test->refusals();
+    assert_ok(verrou_queue_new(&w->queue, NULL));
+    assert_ok(verrou_lock_acquire_async(lock, &options, w->queue, answered, w, NULL));
+}
+
+bool waiting_refused(waiting *w)
+{
+    int64_t deadline_ms = process_clock_ms() + PROCESS_PATIENCE_MS;
+
+    while (under_test->refusals() == w->refused_before && !w->done) {
+        if (process_clock_ms() > deadline_ms)
+            process_fail("our acquire is neither refused nor answered");
+        process_pause();
+        verrou_dispatch(w->queue, 0);
+    }
+    return under_test->refusals() > w->refused_before;
 }
 
 verrou_status waiting_end(waiting *w)
@@ -328,7 +354,7 @@ static void they_release_ours(void **state)
     (void)state;
     restored_by_them("a", ours);
     peer_do(them, "release", "a");
-    assert_int_equal(remaining_of("they-release"), 0);
+    assert_true(is_free("they-release"));
     assert_status(VERROU_ENOTOWNED, verrou_lock_release(ours, NULL, NULL));
 }
 
@@ -450,7 +476,7 @@ static void ours_never_expires(void **state)
     assert_true(peer_true(them, "isLocked", "a"));
     assert_int_equal(remaining_of("ours-for-ever"), VERROU_FOREVER);
     peer_do(them, "release", "a");
-    assert_int_equal(remaining_of("ours-for-ever"), 0);
+    assert_true(is_free("ours-for-ever"));
 }
 
 /* We take the end from a lease of theirs; they give one to a lease of ours that had none. */
@@ -482,34 +508,53 @@ static void we_wait_for_their_release(void **state)
     (void)state;
     they_take("a", "their-release", VERROU_FOREVER);
     waiting_begin(&w, ours, 20, VERROU_DEFAULT);
+    assert_true(waiting_refused(&w));
     peer_do(them, "release", "a");
     assert_ok(waiting_end(&w));
     assert_false(peer_true(them, "acquireImmediately", "a"));
+}
+
+/* They take the lock for a while, and we wait. On a machine that stood still meanwhile there is nothing to wait for: then for longer. */
+static void we_wait_while_they_hold(waiting *w, verrou_lock *ours, int64_t *ttl_ms)
+{
+    for (;; *ttl_ms *= 2) {
+        they_take("a", verrou_lock_key(ours), *ttl_ms);
+        waiting_begin(w, ours, NO_RETRY_MS, LIMIT_MS);
+        if (waiting_refused(w))
+            return;
+        assert_ok(waiting_end(w));
+        assert_ok(verrou_lock_release(ours, NULL, NULL));
+    }
 }
 
 /* We get their lock when its lease runs out, long before we would ask again. */
 static void we_wait_for_their_expiry(void **state)
 {
     verrou_lock *ours = our_lock("their-expiry");
+    int64_t ttl_ms = 5 * SHORT_MS;
     waiting w;
 
     (void)state;
-    they_take("a", "their-expiry", BRIEF_MS);
-    waiting_begin(&w, ours, NO_RETRY_MS, LIMIT_MS);
+    we_wait_while_they_hold(&w, ours, &ttl_ms);
     assert_ok(waiting_end(&w));
     assert_string_equal(peer_error(them, "release", "a"), "E_LOCK_NOT_OWNED");
 }
 
-/* They extend while we wait: we come too early at first, learn the new end, and get the lock at that. */
+/* They extend while we wait: we learn the new end, at the old one at the latest, and get the lock at that. */
 static void we_wait_for_their_extended_lease(void **state)
 {
     verrou_lock *ours = our_lock("their-extension");
+    int64_t ttl_ms = 5 * SHORT_MS;
     waiting w;
 
     (void)state;
-    they_take("a", "their-extension", BRIEF_MS);
-    waiting_begin(&w, ours, NO_RETRY_MS, LIMIT_MS);
-    they_extend("a", BRIEF_MS + BRIEF_MS / 3);
+    we_wait_while_they_hold(&w, ours, &ttl_ms);
+    while (*peer_error(them, "extend", "a")) {
+        assert_ok(waiting_end(&w));
+        assert_ok(verrou_lock_release(ours, NULL, NULL));
+        ttl_ms *= 2;
+        we_wait_while_they_hold(&w, ours, &ttl_ms);
+    }
     assert_ok(waiting_end(&w));
     assert_string_equal(peer_error(them, "release", "a"), "E_LOCK_NOT_OWNED");
 }
@@ -546,13 +591,14 @@ static void they_wait_for_our_release(void **state)
 /* They wait for our lease to run out. */
 static void they_wait_for_our_expiry(void **state)
 {
-    verrou_lock *ours = we_take("our-expiry", BRIEF_MS);
+    verrou_lock *ours = we_take("our-expiry", VERROU_FOREVER);
     int id;
 
     (void)state;
     they_create("a", "our-expiry", MINUTE_MS);
     id = they_wait("a", 10);
     peer_wait_refused(them);
+    assert_ok(verrou_lock_extend(ours, SHORT_MS, NULL, NULL));
     assert_true(was_true(id));
     assert_status(VERROU_ENOTOWNED, verrou_lock_release(ours, NULL, NULL));
 }
@@ -568,6 +614,7 @@ static void we_free_theirs_by_force(void **state)
     (void)state;
     they_take("a", "our-force", VERROU_FOREVER);
     waiting_begin(&w, ours, NO_RETRY_MS, LIMIT_MS);
+    assert_true(waiting_refused(&w));
     assert_ok(verrou_store_force_release(us, "our-force", NULL, NULL));
     assert_ok(waiting_end(&w));
     assert_string_equal(peer_error(them, "release", "a"), "E_LOCK_NOT_OWNED");
@@ -676,14 +723,17 @@ static void a_form_survives_the_way_through_us(void **state)
     restored_by_them("b", restored_by_us("a"));
     they_extend("b", HOUR_MS);
     peer_do(them, "release", "b");
-    assert_int_equal(remaining_of("round-trip"), 0);
+    assert_true(is_free("round-trip"));
 }
 
 /* ---- many at once ---- */
 
 #define OUR_PROCESSES 3
 #define THEIR_PROCESSES 3
-#define TIMES 60
+#define TIMES 100
+
+/* The turn goes from one kind to the other some hundred times; less than this, and they have not been there together. */
+#define FEW_TURNS 10
 
 static pid_t start_adding(const char *file, int seed)
 {
@@ -699,29 +749,39 @@ static pid_t start_adding(const char *file, int seed)
     return pid;
 }
 
+static int start_counting(peer *p, const char *file, int seed)
+{
+    return peer_send(p, "count", "{s:s,s:s,s:i,s:i}", "key", "sum", "file", file, "times", TIMES, "seed", seed);
+}
+
 /*
  * Processes of both kinds add to a sum in a file, in turns that chance decides: each addition is in it, and no two were ever inside
- * together.
+ * together. They begin together, since the test holds the lock until all have met it.
  */
 static void the_sum_is_exact(void **state)
 {
+    verrou_lock *gate = we_take("sum", VERROU_FOREVER);
+    long long before = under_test->refusals();
     char file[PROCESS_PATH];
     pid_t ours[OUR_PROCESSES];
     peer *theirs[THEIR_PROCESSES];
     int ids[THEIR_PROCESSES];
-    char sum[32] = "";
+    int sum = 0;
+    int turns = 0;
     FILE *read;
 
     (void)state;
     snprintf(file, sizeof(file), "%s/sum", process_folder());
-    process_write_file(file, "0");
-    for (int i = 0; i < OUR_PROCESSES; i++)
-        ours[i] = start_adding(file, 100 + i);
+    process_write_file(file, "0 0 ?");
     for (int i = 0; i < THEIR_PROCESSES; i++) {
         theirs[i] = peer_start(under_test->name, under_test->their_address());
-        ids[i] = peer_send(theirs[i], "count", "{s:s,s:s,s:i,s:i}", "key", "sum", "file", file, "times", TIMES, "seed",
-                           200 + i);
+        ids[i] = start_counting(theirs[i], file, 200 + i);
+        peer_wait_refused(theirs[i]);
     }
+    for (int i = 0; i < OUR_PROCESSES; i++)
+        ours[i] = start_adding(file, 100 + i);
+    wait_refusals(before + OUR_PROCESSES);
+    assert_ok(verrou_lock_release(gate, NULL, NULL));
     for (int i = 0; i < THEIR_PROCESSES; i++) {
         json_decref(peer_answer(theirs[i], ids[i]));
         peer_stop(theirs[i]);
@@ -733,9 +793,10 @@ static void the_sum_is_exact(void **state)
     }
     read = fopen(file, "r");
     assert_non_null(read);
-    assert_non_null(fgets(sum, sizeof(sum), read));
+    assert_int_equal(fscanf(read, "%d %d", &sum, &turns), 2);
     fclose(read);
-    assert_int_equal(atoi(sum), (OUR_PROCESSES + THEIR_PROCESSES) * TIMES);
+    assert_int_equal(sum, (OUR_PROCESSES + THEIR_PROCESSES) * TIMES);
+    assert_true(turns > FEW_TURNS);
 }
 
 static const struct CMUnitTest suite[] = {

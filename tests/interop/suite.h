@@ -50,16 +50,18 @@ void restored_by_them(const char *name, verrou_lock *lock);
 /* Make a lock of theirs and take it; ttl_ms VERROU_DEFAULT: theirs; VERROU_FOREVER: null. */
 void they_create(const char *name, const char *key, int64_t ttl_ms);
 void they_take(const char *name, const char *key, int64_t ttl_ms);
-/* What is left of whoever's lease, by the store. 0: nobody holds it. */
+/* What is left of whoever's lease, by the store. */
 int64_t remaining_of(const char *key);
 
-/* An acquire of ours that waits; begin returns when the store has refused it, end when it is answered. */
+/* An acquire of ours that waits. `refused` returns when the store has refused it: true; or, false, when it is answered without that. */
 typedef struct waiting {
     verrou_queue *queue;
+    long long refused_before;
     int done;
     verrou_status status;
 } waiting;
 void waiting_begin(waiting *w, verrou_lock *lock, int64_t delay_ms, int64_t timeout_ms);
+bool waiting_refused(waiting *w);
 verrou_status waiting_end(waiting *w);
 
 #endif

@@ -111,6 +111,11 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
 
 bool verrou__redis_flush(redis_connection *connection, int64_t deadline_ms, redis_fault *fault)
 {
+    /* What is left was taken for not sent. */
+    if (connection->broken) {
+        break_it(connection, fault, NULL, "the connection was lost");
+        return false;
+    }
     while (verrou__redis_flush_some(connection, fault)) {
         if (connection->out_len == 0)
             return true;
@@ -254,7 +259,7 @@ void verrou__redis_kill_lost(redis_connection *connection)
     redis_state *state = connection->state;
     size_t kept = 0;
 
-    if (!connection->run_id[0])
+    if (connection->broken || !connection->run_id[0])
         return;
     pthread_mutex_lock(&state->mutex);
     for (size_t i = 0; i < state->lost_count; i++) {
@@ -272,19 +277,21 @@ void verrou__redis_kill_lost(redis_connection *connection)
 
 /* ---- the first words ---- */
 
-static void info_line(const char *info, const char *name, char *value, size_t size)
+void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size)
 {
-    const char *at = strstr(info, name);
-    size_t len;
+    size_t name_len = strlen(name);
 
     value[0] = '\0';
-    if (!at)
+    for (const char *at = strstr(info, name); at; at = strstr(at + 1, name)) {
+        size_t len = strcspn(at, "\r\n");
+
+        if ((at != info && at[-1] != '\n') || at[name_len] != ':')
+            continue;
+        if (len - name_len <= size) {
+            memcpy(value, at + name_len + 1, len - name_len - 1);
+            value[len - name_len - 1] = '\0';
+        }
         return;
-    at += strlen(name);
-    len = strcspn(at, "\r\n");
-    if (len < size) {
-        memcpy(value, at, len);
-        value[len] = '\0';
     }
 }
 
@@ -295,8 +302,8 @@ static void read_info(redis_connection *connection, const redisReply *reply)
 
     if (reply->type != REDIS_REPLY_STRING)
         return;
-    info_line(reply->str, "run_id:", connection->run_id, sizeof connection->run_id);
-    info_line(reply->str, "redis_version:", version, sizeof version);
+    verrou__redis_info_field(reply->str, "run_id", connection->run_id, sizeof connection->run_id);
+    verrou__redis_info_field(reply->str, "redis_version", version, sizeof version);
     connection->version = (int)strtol(version, &rest, 10) * 100;
     if (rest && *rest == '.')
         connection->version += (int)strtol(rest + 1, NULL, 10);

@@ -108,6 +108,7 @@ static bool append_request(redis_state *state, const attempt *one)
         const char *publish = publish_command(one->connection);
 
         add(&command, publish, strlen(publish));
+        add(&command, state->id, sizeof state->id - 1);
     }
     return verrou__redis_append(one->connection, command.count, command.at, command.len);
 }
@@ -177,7 +178,8 @@ static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, cons
     long long left_ms = reply->element[1]->integer;
     uint64_t fence = 0;
 
-    if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER) {
+    if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER ||
+        memchr(reply->element[0]->str, '\0', reply->element[0]->len)) {
         b->state->host->op_fail(op, VERROU_OP_FAILED, 0, "WRONGTYPE",
                                 "redis: the key is used by something else: its value is not a lock's");
         return;
@@ -452,12 +454,13 @@ static redis_connection *route(batch *b, verrou_op *op)
     return connection;
 }
 
-static bool lane_is_usable(const redis_lane *lane)
+/* Broken by this batch, or before it: by a listing, say. */
+static const redis_connection *broken_node(const redis_lane *lane)
 {
     for (size_t i = 0; i < lane->node_count; i++)
         if (lane->nodes[i] && lane->nodes[i]->broken)
-            return false;
-    return !lane->stale;
+            return lane->nodes[i];
+    return NULL;
 }
 
 verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *const *ops, size_t n, int64_t deadline_ms,
@@ -467,10 +470,15 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     redis_lane *lane = opened;
     attempt few[16];
     batch b = {state, lane, few, n, deadline_ms};
+    const redis_connection *broken = broken_node(lane);
     redis_fault fault;
 
-    verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                            "the nodes of the cluster are not those that were known");
+    if (broken)
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "%s:%d: the connection was lost",
+                                broken->address.host, broken->address.port);
+    else
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
         if (!b.attempts) {
@@ -484,5 +492,5 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     send_batch(&b, &fault);
     if (b.attempts != few)
         state->host->free(b.attempts);
-    return lane_is_usable(lane) ? VERROU_OK : verrou__redis_fail(state, &fault, err);
+    return lane->stale || broken_node(lane) ? verrou__redis_fail(state, &fault, err) : VERROU_OK;
 }

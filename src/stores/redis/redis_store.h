@@ -10,7 +10,8 @@
  *   topology.c    which connections a lane has: a server, the master that Sentinel names, the masters of a cluster
  *   slots.c       the slots of a cluster: of keys, of counters, of nodes
  *   watch.c       the subscription
- *   admin.c       list, check
+ *   list.c        the live locks of a server
+ *   check.c       whether a server is fit for locks
  *
  * The state lives as long as the store and is shared by all threads; a lane is used by one thread at a time.
  */
@@ -84,7 +85,9 @@ typedef struct redis_state {
     char *server_name;
     verrou_connect_fn connect;
     void *connect_user;
-    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
+    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters: the prefix and more */
+    size_t prefix_len;                 /* if not 0, all keys that have the prefix are ours */
+    char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
 
@@ -167,6 +170,8 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
 /* One command of words, and its reply. An error reply becomes a fault. */
 redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms, redis_fault *fault, const char *word,
                               ...);
+/* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
+void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
 /* A connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
 void verrou__redis_lost_answer(redis_connection *connection);
 /* Append what kills lost connections to this server. */
@@ -221,6 +226,12 @@ redis_connection *verrou__redis_connect_master(redis_state *state, redis_purpose
 bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, int64_t deadline_ms,
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault);
 
+/*
+ * Whether all slots of the cluster are on nodes that the lane is connected to, as one of them tells now; their nodes are noted. False: `fault`
+ * says why, and if it is the lane that is out of date, another one will be opened.
+ */
+bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fault *fault);
+
 /* ---- slots.c ---- */
 
 unsigned verrou__redis_slot(const char *key, size_t len);
@@ -242,10 +253,12 @@ verrou_status verrou__redis_watch_add(void *state, void *watch, const char *key,
 verrou_status verrou__redis_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__redis_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
                                        verrou_error *err);
+/* Whether a server with these notify-keyspace-events sends an event for a key that is deleted, on the key's channel. */
+bool verrou__redis_tells_of_releases(const char *flags);
 /* Whether this process itself listens to the channel of a key. */
 bool verrou__redis_is_watched(redis_state *state, const char *key, size_t key_len);
 
-/* ---- admin.c ---- */
+/* ---- list.c, check.c ---- */
 
 verrou_status verrou__redis_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                                  verrou_sink *sink, verrou_error *err);

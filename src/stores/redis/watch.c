@@ -181,6 +181,11 @@ static bool may_hear_events(redis_connection *connection, int64_t deadline_ms)
     return may;
 }
 
+bool verrou__redis_tells_of_releases(const char *flags)
+{
+    return strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
+}
+
 /* Does the server tell of deleted keys? Only an administrator may ask, so that an error means no. */
 static bool sends_keyspace_events(redis_connection *connection, int64_t deadline_ms)
 {
@@ -190,11 +195,8 @@ static bool sends_keyspace_events(redis_connection *connection, int64_t deadline
     bool sends = false;
 
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-        reply->element[1]->type == REDIS_REPLY_STRING) {
-        const char *flags = reply->element[1]->str;
-
-        sends = strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
-    }
+        reply->element[1]->type == REDIS_REPLY_STRING)
+        sends = verrou__redis_tells_of_releases(reply->element[1]->str);
     freeReplyObject(reply);
     return sends && may_hear_events(connection, deadline_ms);
 }
@@ -344,8 +346,8 @@ static void on_subscribed(const listener *to, const char *key, size_t len)
         to->report(to->context, VERROU_WATCH_ACTIVE, key, len);
 }
 
-/* A release of ours comes as a message and as an event: it is reported once. */
-static void on_free(const listener *to, const char *key, size_t len)
+/* A release that comes as a message and as an event is reported once. */
+static void on_free(const listener *to, verrou_watch_event event, const char *key, size_t len)
 {
     redis_state *state = to->watch->state;
     redis_channel *channel;
@@ -358,7 +360,7 @@ static void on_free(const listener *to, const char *key, size_t len)
         channel->told = to->watch->round;
     pthread_mutex_unlock(&state->mutex);
     if (news)
-        to->report(to->context, VERROU_WATCH_FREE, key, len);
+        to->report(to->context, event, key, len);
 }
 
 static void on_event(const listener *to, const redisReply *channel, const redisReply *event)
@@ -371,7 +373,7 @@ static void on_event(const listener *to, const redisReply *channel, const redisR
     key += 3;
     for (size_t i = 0; i < sizeof freeing / sizeof freeing[0]; i++)
         if (strcmp(event->str, freeing[i]) == 0)
-            on_free(to, key, (size_t)(channel->str + channel->len - key));
+            on_free(to, VERROU_WATCH_FREE, key, (size_t)(channel->str + channel->len - key));
 }
 
 /* The server ends a sharded subscription when the slot leaves it. */
@@ -419,8 +421,8 @@ static bool on_message(const listener *to, const redisReply *reply, const redis_
         if (to->watch->keyspace && strncmp(channel->str, keyspace, sizeof keyspace - 1) == 0 &&
             payload->type == REDIS_REPLY_STRING)
             on_event(to, channel, payload);
-        else
-            on_free(to, channel->str, (size_t)channel->len);
+        else if (payload->type != REDIS_REPLY_STRING || strcmp(payload->str, to->watch->state->id) != 0)
+            on_free(to, VERROU_WATCH_RELEASED, channel->str, (size_t)channel->len);
     } else if (strcmp(kind->str, "sunsubscribe") == 0 && still_wanted(to->watch->state, channel)) {
         verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "a slot has moved to another node");
         return false;

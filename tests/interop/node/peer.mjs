@@ -47,12 +47,12 @@ function sequence(seed) {
     }
 }
 
-// What a lock guards: a sum in a file, read, thought about and written; and a mark that must not be there yet.
+// What a lock guards: a sum in a file, read, thought about and written; and a mark that must not be there yet. See adder.c.
 async function add(file, random) {
     writeFileSync(`${file}.inside`, '', { flag: 'wx' })
-    const sum = Number(readFileSync(file, 'utf8'))
+    const [sum, turns, last] = readFileSync(file, 'utf8').split(' ')
     await pause(random() * 3)
-    writeFileSync(file, String(sum + 1))
+    writeFileSync(file, `${Number(sum) + 1} ${Number(turns) + (last === 'J' ? 0 : 1)} J`)
     unlinkSync(`${file}.inside`)
 }
 
