@@ -52,6 +52,8 @@ static int bare_words(enum bare_script script, const char *key, const char *word
         words[n++] = "verrou:fence";
     words[n++] = OWNER;
     words[n++] = acquire ? "600000" : "PUBLISH";
+    if (!acquire)
+        words[n++] = "0123456789abcdef"; /* who publishes */
     return n;
 }
 
