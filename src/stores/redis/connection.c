@@ -14,7 +14,6 @@
 
 #define READ_SIZE 16384
 #define MAX_WORDS 8
-#define MAX_DIGITS 20 /* of a size_t */
 
 /* ---- faults and events ---- */
 
@@ -75,19 +74,25 @@ static bool reserve(redis_connection *connection, size_t more)
     return true;
 }
 
-/* "<mark><number>\r\n", as the protocol begins a command and each of its words. */
-static char *put_number(char *at, char mark, size_t number)
+size_t verrou__redis_digits(char *at, uint64_t number)
 {
-    char digits[MAX_DIGITS];
+    char digits[REDIS_MAX_DIGITS];
     size_t n = 0;
 
     do {
         digits[n++] = (char)('0' + number % 10);
         number /= 10;
     } while (number);
+    for (size_t i = 0; i < n; i++)
+        at[i] = digits[n - 1 - i];
+    return n;
+}
+
+/* "<mark><number>\r\n", as the protocol begins a command and each of its words. */
+static char *put_number(char *at, char mark, size_t number)
+{
     *at++ = mark;
-    while (n)
-        *at++ = digits[--n];
+    at += verrou__redis_digits(at, number);
     *at++ = '\r';
     *at++ = '\n';
     return at;
@@ -96,11 +101,11 @@ static char *put_number(char *at, char mark, size_t number)
 /* By hand: hiredis uses sprintf() and a block of memory for it, which takes longer than all the rest of a request together. */
 bool verrou__redis_append(redis_connection *connection, int argc, const char **argv, const size_t *lens)
 {
-    size_t more = MAX_DIGITS + 3;
+    size_t more = REDIS_MAX_DIGITS + 3;
     char *at;
 
     for (int i = 0; i < argc; i++)
-        more += MAX_DIGITS + 3 + lens[i] + 2;
+        more += REDIS_MAX_DIGITS + 3 + lens[i] + 2;
     if (!reserve(connection, more))
         return false;
     at = put_number(connection->out + connection->out_len, '*', (size_t)argc);

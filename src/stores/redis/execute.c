@@ -78,7 +78,7 @@ static bool append_request(redis_state *state, const attempt *one)
     const verrou_op *op = one->op;
     redis_script script = script_of(op->kind);
     char counter[VERROU_MAX_KEY + 48];
-    char ttl[32];
+    char ttl[REDIS_MAX_DIGITS];
     size_t counter_len = 0;
     words command = {.count = 0};
 
@@ -101,9 +101,7 @@ static bool append_request(redis_state *state, const attempt *one)
     if (op->owner)
         add(&command, op->owner, op->owner_len);
     if (op->kind == VERROU_OP_ACQUIRE || op->kind == VERROU_OP_EXTEND) {
-        int len = snprintf(ttl, sizeof ttl, "%lld", op->ttl_ms == VERROU_FOREVER ? 0 : (long long)op->ttl_ms);
-
-        add(&command, ttl, (size_t)len);
+        add(&command, ttl, verrou__redis_digits(ttl, op->ttl_ms == VERROU_FOREVER ? 0 : (uint64_t)op->ttl_ms));
     } else if (op->kind != VERROU_OP_INSPECT) {
         const char *publish = publish_command(one->connection);
 
@@ -473,12 +471,7 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     const redis_connection *broken = broken_node(lane);
     redis_fault fault;
 
-    if (broken)
-        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "%s:%d: the connection was lost",
-                                broken->address.host, broken->address.port);
-    else
-        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                                "the nodes of the cluster are not those that were known");
+    fault.text[0] = '\0'; /* the rest is written if anything goes wrong: most batches go well */
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
         if (!b.attempts) {
@@ -492,5 +485,13 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     send_batch(&b, &fault);
     if (b.attempts != few)
         state->host->free(b.attempts);
-    return lane->stale || broken_node(lane) ? verrou__redis_fail(state, &fault, err) : VERROU_OK;
+    if (!lane->stale && !broken_node(lane))
+        return VERROU_OK;
+    if (!fault.text[0] && broken)
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "%s:%d: the connection was lost",
+                                broken->address.host, broken->address.port);
+    else if (!fault.text[0])
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
+    return verrou__redis_fail(state, &fault, err);
 }

@@ -156,6 +156,9 @@ typedef enum redis_purpose { REDIS_FOR_LOCKS, REDIS_FOR_WATCH, REDIS_FOR_SENTINE
 redis_connection *verrou__redis_connect(redis_state *state, const redis_address *address, redis_purpose purpose,
                                         int64_t deadline_ms, redis_fault *fault);
 void verrou__redis_disconnect(redis_connection *connection);
+#define REDIS_MAX_DIGITS 20
+/* Write a number in decimal, without an end. Returns how many digits. */
+size_t verrou__redis_digits(char *at, uint64_t number);
 /* Append a command to what is to be written. False: out of memory, and nothing was appended. */
 bool verrou__redis_append(redis_connection *connection, int argc, const char **argv, const size_t *lens);
 /* Write what can be written without waiting; what is left is in `out`. */
