@@ -601,15 +601,10 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     redis_lane *lane = opened;
     attempt few[16];
     batch b = {state, lane, few, n, deadline_ms};
-    const redis_connection *broken = broken_node(lane);
+    const redis_connection *broken;
     redis_fault fault;
 
-    if (broken)
-        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "%s:%d: the connection was lost",
-                                broken->address.host, broken->address.port);
-    else
-        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                                "the nodes of the cluster are not those that were known");
+    fault.text[0] = '\0';
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
         if (!b.attempts) {
@@ -625,5 +620,13 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     if (b.attempts != few)
         state->host->free(b.attempts);
     look_for_leftovers(lane, &fault);
-    return lane->stale || broken_node(lane) ? verrou__redis_fail(state, &fault, err) : VERROU_OK;
+    broken = broken_node(lane);
+    if (!lane->stale && !broken)
+        return VERROU_OK;
+    if (!fault.text[0] && broken)
+        fault = broken->fault;
+    else if (!fault.text[0])
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
+    return verrou__redis_fail(state, &fault, err);
 }
