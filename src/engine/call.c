@@ -474,6 +474,7 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
 {
     verrou__engine *engine = call->engine;
     verrou_status status = VERROU_OK;
+    bool later = false;
 
     verrou__engine_enter(engine);
     if (!engine->closing)
@@ -485,8 +486,14 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
         call->user = user;
         call->refs++;
         verrou__call_begin(call);
+        later = !engine->is_inline && verrou__queue_hold_back(call);
     }
-    verrou__engine_leave(engine);
+    if (later) {
+        verrou__engine_leave_later(engine);
+    } else {
+        verrou__engine_send_off(engine);
+        verrou__engine_leave(engine);
+    }
     if (status != VERROU_OK) {
         verrou__call_free(call);
         return verrou__fail(err, status, "no thread for asynchronous calls");

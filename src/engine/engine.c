@@ -48,6 +48,7 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine->bell = (struct bell)BELL_CLOSED;
     engine->timer_fd = -1;
     engine->reopen.fire = engine_reopen;
+    engine->held_back.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
     engine_init_cond(&engine->work);
     engine_init_cond(&engine->drained);
@@ -157,13 +158,12 @@ bool verrou__engine_has_loose_ends(const verrou__engine *engine)
            (!engine->reporting && (engine->event_count || engine->events_dropped));
 }
 
-void verrou__engine_leave(verrou__engine *engine)
+static void engine_leave(verrou__engine *engine)
 {
     verrou__call *finished;
     verrou__call *garbage;
     verrou__call *in_order = NULL;
 
-    verrou__engine_settle(engine);
     if (engine->events)
         verrou__events_flush(engine);
     finished = engine->finished;
@@ -180,9 +180,13 @@ void verrou__engine_leave(verrou__engine *engine)
         finished = next;
     }
     while (in_order) {
-        verrou__call *next = in_order->done_next;
+        verrou__call *last = in_order;
+        verrou__call *next;
 
-        verrou__queue_push(in_order->queue, in_order);
+        while (last->done_next && last->done_next->queue == in_order->queue)
+            last = last->done_next;
+        next = last->done_next;
+        verrou__queue_push_all(in_order->queue, in_order, last);
         in_order = next;
     }
     while (garbage) {
@@ -191,6 +195,24 @@ void verrou__engine_leave(verrou__engine *engine)
         verrou__call_free(garbage);
         garbage = next;
     }
+}
+
+void verrou__engine_leave(verrou__engine *engine)
+{
+    verrou__engine_settle(engine);
+    engine_leave(engine);
+}
+
+void verrou__engine_leave_later(verrou__engine *engine)
+{
+    if (engine->queue_head && !engine->held_back.prev)
+        verrou__timer_set(engine, &engine->held_back, engine_now(engine) + HOLD_BACK_MS);
+    engine_leave(engine);
+}
+
+void verrou__engine_send_off(verrou__engine *engine)
+{
+    verrou__timer_clear(engine, &engine->held_back);
 }
 
 /* ---- the queue ---- */
@@ -431,7 +453,7 @@ void verrou__engine_appoint(verrou__engine *engine)
 {
     verrou__call *leader;
 
-    if (!engine->queue_head || engine->is_inline || engine->stopping)
+    if (!engine->queue_head || engine->is_inline || engine->stopping || engine->held_back.prev)
         return;
     if (lane_in_state(engine, LANE_IDLE)) {
         if (engine->appointed)
@@ -547,6 +569,7 @@ static verrou_status call_run(verrou__call *call, verrou_info *info, struct verr
     verrou__engine_enter(engine);
     call->sleeper = &sleeper;
     call->refs++;
+    verrou__engine_send_off(engine);
     verrou__call_begin(call);
     call_wait(call, &sleeper);
     call->sleeper = NULL;

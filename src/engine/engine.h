@@ -102,12 +102,12 @@ struct verrou__call {
 
     /* The outcome. It stays as it is when a release in the background uses `op` after the answer. */
     verrou_status status;
+    bool locked;               /* inspect */
+    bool gone;                 /* release, EUNKNOWN: the lease is over, but it may have been before the release */
     verrou_error *error;       /* of faults; NULL if there was no memory for it */
     uint64_t fence;            /* of the lease granted, or of the holder's */
     int64_t holder_expires_ms; /* -1 if not known */
     char *holder;              /* NULL if not known */
-    bool locked;               /* inspect */
-    bool gone;                 /* release, EUNKNOWN: the lease is over, but it may have been before the release */
 
     /* The engine's own. */
     verrou__engine *engine;
@@ -120,6 +120,7 @@ struct verrou__call {
     bool last_try;         /* the attempt at attempts_end_ms is under way */
     bool permanent;        /* the lease was granted and is being made permanent */
     bool settling;         /* the time limit of the request was prolonged once, to settle a lost answer */
+    _Atomic uint32_t refs; /* one is the engine's, one the caller's or the completion queue's */
     int64_t first_sent_ms; /* sending time of the first request whose answer was lost */
     int64_t fail_by_ms;    /* when the request at hand has to be answered; 0 if none is */
     int64_t pause_ms;      /* length of the last pause, 0 if there was none */
@@ -141,8 +142,7 @@ struct verrou__call {
     verrou_queue *queue;
     verrou_done_fn done;
     void *user;
-    _Atomic uint32_t refs; /* one is the engine's, one the caller's or the completion queue's */
-    char text[];           /* room for the owner, or the key */
+    char text[]; /* room for the owner, or the key */
 };
 
 /* A zeroed call with `text_size` bytes of text. NULL when out of memory. */

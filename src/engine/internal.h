@@ -28,6 +28,7 @@
 
 #define MAX_BATCH 256
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
+#define HOLD_BACK_MS 2       /* what callbacks submit, so that it becomes one batch */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
 #define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile */
 #define WATCH_LINGER_MS 1000 /* a key stays watched this long after its last waiter left */
@@ -65,11 +66,11 @@ struct verrou__waits {
     verrou__timer timer;   /* when the first waiter asks again, or when the struct is dropped */
     int64_t not_before_ms; /* stepping back */
     int64_t turn_ms;       /* since when the key has gone from one waiter of this process to the next; 0: it did not */
-    bool again;            /* something happened while the first waiter's request was on its way */
-    bool refused;          /* the last answer was "held" */
-    bool failing;          /* those who waited too long are being told of a failure */
-    bool dirty;            /* in the list of keys to add to or take from the watch */
     struct verrou__waits *dirty_next, *dirty_prev;
+    bool again;   /* something happened while the first waiter's request was on its way */
+    bool refused; /* the last answer was "held" */
+    bool failing; /* those who waited too long are being told of a failure */
+    bool dirty;   /* in the list of keys to add to or take from the watch */
     bool watched; /* watch_add() was called */
     bool active;  /* the watch reported that it works for this key */
     char key[];
@@ -117,6 +118,8 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
+    verrou__timer held_back; /* when requests that wait for the end of verrou_dispatch() are sent without waiting */
+
     int64_t latency_x8; /* eight times the running mean of what a batch took, in milliseconds */
 
     struct table waits;
@@ -161,6 +164,9 @@ static inline int64_t engine_now(const verrou__engine *engine)
 /* engine.c */
 void verrou__engine_settle(
     verrou__engine *engine); /* before the mutex is let go: answer inline requests, see that somebody leads */
+void verrou__engine_leave_later(
+    verrou__engine *engine); /* as verrou__engine_leave(), but nobody comes for the queue yet */
+void verrou__engine_send_off(verrou__engine *engine); /* what is held back need not wait any longer */
 bool verrou__engine_has_loose_ends(
     const verrou__engine *engine); /* work that verrou__engine_leave() does without the mutex */
 void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call);
@@ -231,6 +237,9 @@ void verrou__watch_init(verrou__engine *engine);
 void verrou__queue_ref(verrou_queue *queue);
 void verrou__queue_unref(verrou_queue *queue);
 void verrou__queue_push(verrou_queue *queue, verrou__call *call);
+void verrou__queue_push_all(verrou_queue *queue, verrou__call *first, verrou__call *last);
+bool verrou__queue_hold_back(
+    verrou__call *call); /* is it submitted by a callback, and sent with those of the next ones? */
 
 /* cancel.c */
 bool verrou__cancel_attach(verrou_cancel *cancel, verrou__call *call); /* false if it was fired already */

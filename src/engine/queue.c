@@ -135,6 +135,33 @@ void verrou__queue_push(verrou_queue *queue, verrou__call *call)
     }
 }
 
+/* The calls of one queue, linked by done_next from first to last. */
+void verrou__queue_push_all(verrou_queue *queue, verrou__call *first, verrou__call *last)
+{
+    bool freed;
+
+    last->done_next = NULL;
+    queue_lock(queue);
+    freed = queue->freed;
+    if (!freed) {
+        if (queue->tail)
+            queue->tail->done_next = first;
+        else
+            queue->head = first;
+        if (!queue->tail)
+            bell_ring(&queue->bell);
+        queue->tail = last;
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    while (freed && first) {
+        verrou__call *next = first->done_next;
+
+        call_unref(first);
+        verrou__queue_unref(queue);
+        first = next;
+    }
+}
+
 static void queue_report(verrou__call *call)
 {
     verrou_error error = VERROU_ERROR_INIT;
@@ -152,6 +179,42 @@ static void queue_report(verrou__call *call)
     call->done(call->user, &result);
 }
 
+/*
+ * While a thread reports, what its callbacks submit is held back, so that it goes to the store as one batch. The first such call stands for its
+ * engine, and keeps it. Whoever else has a request for that engine sends them off with it, and so does the keeper a moment later, should
+ * a callback take long.
+ */
+static _Thread_local struct {
+    bool reporting;
+    verrou__call *first;
+    uint32_t process;
+} held_back;
+
+static void queue_send_off(void)
+{
+    verrou__call *first = held_back.first;
+
+    held_back.first = NULL;
+    if (!first || held_back.process != verrou__fork_count())
+        return; /* a callback forked: the engine is the parent's */
+    verrou__engine_enter(first->engine);
+    verrou__engine_send_off(first->engine);
+    verrou__engine_leave(first->engine);
+    call_unref(first);
+}
+
+bool verrou__queue_hold_back(verrou__call *call)
+{
+    if (!held_back.reporting)
+        return false;
+    if (!held_back.first) {
+        call->refs++;
+        held_back.first = call;
+        held_back.process = verrou__fork_count();
+    }
+    return held_back.first->engine == call->engine;
+}
+
 size_t verrou_dispatch(verrou_queue *queue, size_t max)
 {
     size_t done = 0;
@@ -161,11 +224,14 @@ size_t verrou_dispatch(verrou_queue *queue, size_t max)
         return 0;
     verrou__queue_ref(queue); /* a callback may free the queue */
     while ((max == 0 || done < max) && (call = queue_pop(queue))) {
+        held_back.reporting = true;
         queue_report(call);
+        held_back.reporting = false;
         call_unref(call);
         verrou__queue_unref(queue);
         done++;
     }
+    queue_send_off();
     verrou__queue_unref(queue);
     return done;
 }

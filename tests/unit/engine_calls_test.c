@@ -505,9 +505,120 @@ static void test_open_fails_while_last_try_waits(void **state)
         verrou_lock_free(locks[i]);
 }
 
+/* ---- what callbacks submit ---- */
+
+struct pass_on {
+    verrou_lock *locks[2]; /* released by the callback */
+    struct outcome outcomes[2];
+    bool asks; /* it also asks by itself, and waits for the answer */
+    int held_back;
+    int done;
+};
+
+static void pass_on(void *user, const verrou_result *result)
+{
+    struct pass_on *pass = user;
+
+    assert_int_equal(result->status, VERROU_OK);
+    for (int i = 0; i < 2; i++)
+        start_release(&pass->outcomes[i], pass->locks[i], 1000);
+    if (pass->asks) {
+        verrou_info info = VERROU_INFO_INIT;
+
+        assert_int_equal(verrou_store_inspect(process->store, "a", NULL, &info, NULL), VERROU_OK);
+    }
+    pass->held_back = process->engine->held_back.prev != NULL;
+    pass->done++;
+}
+
+static void start_passing_on(struct pass_on *pass)
+{
+    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
+    verrou_lock *lock = new_lock(process, "c", 30000);
+
+    pass->locks[0] = new_lock(process, "a", 30000);
+    pass->locks[1] = new_lock(process, "b", 30000);
+    hold(pass->locks[0]);
+    hold(pass->locks[1]);
+    world.passing = NULL;
+    world.request_count = 0;
+    assert_int_equal(verrou_lock_acquire_async(lock, &options, queue, pass_on, pass, NULL), VERROU_OK);
+    world_settle(&world);
+    verrou_dispatch(queue, 0);
+    assert_int_equal(pass->done, 1);
+    assert_null(process->engine->held_back.prev);
+    world_settle(&world);
+    verrou_dispatch(queue, 0);
+    for (int i = 0; i < 2; i++) {
+        assert_done(&pass->outcomes[i], VERROU_OK);
+        verrou_lock_free(pass->locks[i]);
+    }
+    verrou_lock_free(lock);
+}
+
+/* What a callback submits waits for the end of the dispatch, and is then sent as one batch. */
+static void test_callbacks_submit_one_batch(void **state)
+{
+    struct pass_on pass = {.asks = false};
+
+    (void)state;
+    start_passing_on(&pass);
+    assert_int_equal(pass.held_back, 1);
+    assert_int_equal(world.requests[world.request_count - 1].batch, 2);
+}
+
+/* A callback that waits for an answer itself sends off what is held back. */
+static void test_callback_that_waits_sends_off(void **state)
+{
+    struct pass_on pass = {.asks = true};
+
+    (void)state;
+    start_passing_on(&pass);
+    assert_int_equal(pass.held_back, 0);
+    assert_int_equal(world.requests[world.request_count - 1].batch, 3);
+}
+
+static void slow(void *user, const verrou_result *result)
+{
+    struct pass_on *pass = user;
+
+    pass_on(user, result);
+    for (int i = 0; i < HOLD_BACK_MS; i++)
+        world_pass(&world, 1); /* the keeper goes on meanwhile */
+    assert_false(world_held(&world, "a"));
+    pass->done++;
+}
+
+/* A callback that takes long does not hold up what it submitted. */
+static void test_slow_callback_holds_nothing_up(void **state)
+{
+    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
+    struct pass_on pass = {.asks = false};
+    verrou_lock *lock = new_lock(process, "c", 30000);
+
+    (void)state;
+    pass.locks[0] = new_lock(process, "a", 30000);
+    pass.locks[1] = new_lock(process, "b", 30000);
+    hold(pass.locks[0]);
+    hold(pass.locks[1]);
+    world.passing = NULL;
+    assert_int_equal(verrou_lock_acquire_async(lock, &options, queue, slow, &pass, NULL), VERROU_OK);
+    world_settle(&world);
+    verrou_dispatch(queue, 0);
+    assert_int_equal(pass.done, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_done(&pass.outcomes[i], VERROU_OK);
+        verrou_lock_free(pass.locks[i]);
+    }
+    verrou_lock_free(lock);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_callbacks_submit_one_batch),
+        TEST(test_callback_that_waits_sends_off),
+        TEST(test_slow_callback_holds_nothing_up),
         TEST(test_cancel_before),
         TEST(test_cancel_queued),
         TEST(test_cancel_asleep),
