@@ -91,7 +91,7 @@ void redis_wait_info(const redis_server *server, const char *section, const char
 
 /*
  * A master with two replicas, watched by three sentinels under the name "mymaster" with a quorum of two. They take a master for dead
- * after a second without an answer.
+ * after two seconds without an answer.
  */
 #define REDIS_SENTINELS 3
 typedef struct redis_sentinels {
@@ -122,10 +122,12 @@ void redis_sentinels_settle(redis_sentinels *group);
 typedef struct redis_cluster {
     redis_server *node[2 * REDIS_CLUSTER_MASTERS]; /* node[0..2] are masters, node[i + 3] is the replica of node[i] */
     int count;                                     /* 3, or 6 with replicas */
+    char id[2 * REDIS_CLUSTER_MASTERS][48];        /* what CLUSTER NODES calls them */
+    int moved_to;                                  /* private */
 } redis_cluster;
 
 /* Three masters, node[0] with the lowest third of the slots, and so on. Of the options, `config`, `password` and `tls` hold for all
- * nodes. Returns when all nodes say that the cluster is well, and replicas are connected to their masters. */
+ * nodes. Returns when it has settled. */
 redis_cluster *redis_cluster_start(bool replicas, const redis_options *options);
 void redis_cluster_free(redis_cluster *cluster);
 
@@ -140,7 +142,9 @@ void redis_cluster_move_finish(redis_cluster *cluster, int slot, int to);
 
 /* Make node[replica] a master in place of its own (CLUSTER FAILOVER), and wait until all running nodes know. */
 void redis_cluster_failover(redis_cluster *cluster, int replica);
-/* Wait until all running nodes say that node[i] is a master with slots, and that the cluster is well. */
+/* Wait until all running nodes say that all slots are served and no running node is suspected, and replicas are connected. */
+void redis_cluster_settle(redis_cluster *cluster);
+/* Wait until all running nodes say that node[i] is a master with slots, and the cluster has settled: after its master was killed. */
 void redis_cluster_wait_master(redis_cluster *cluster, int i);
 
 /* ---- shared by the files of this library ---- */

@@ -293,6 +293,134 @@ static void reserved_port_stays_ours(void **state)
     assert_false(taken);
 }
 
+/* ---- sentinels ---- */
+
+/* Sentinels agree on the first node; a failover makes another one the master, and the old one follows it. */
+static void sentinels_fail_over(void **state)
+{
+    redis_sentinels *group = redis_sentinels_start(NULL);
+    redis_server *master = redis_sentinels_master(group), *next;
+
+    (void)state;
+    assert_ptr_equal(master, group->node[0]);
+    next = redis_sentinels_failover(group);
+    assert_ptr_not_equal(next, master);
+    redis_sentinels_settle(group);
+    assert_string_equal(redis_info(master, "replication", "role"), "slave");
+    assert_string_equal(redis_text(next, "SET", "k", "v", NULL), "OK");
+    redis_sentinels_free(group);
+}
+
+/* When the master is killed another node takes over; the old one becomes its replica when it comes back. With passwords. */
+static void killed_master_is_replaced(void **state)
+{
+    redis_sentinels *group = redis_sentinels_start(&(redis_options){.password = "secret"});
+    redis_server *old = redis_sentinels_master(group), *next;
+
+    (void)state;
+    redis_server_kill(old);
+    next = redis_sentinels_wait(group, old);
+    assert_string_equal(redis_text(next, "SET", "k", "v", NULL), "OK");
+    redis_server_restart(old);
+    redis_sentinels_settle(group);
+    assert_string_equal(redis_text(old, "GET", "k", NULL), "v");
+    redis_sentinels_free(group);
+}
+
+/* With TLS sentinels tell the TLS port of the master. */
+static void sentinels_with_tls_tell_tls_ports(void **state)
+{
+    redis_sentinels *group = redis_sentinels_start(&(redis_options){.tls = "server"});
+    char port[16];
+
+    (void)state;
+    snprintf(port, sizeof port, "%d", group->node[0]->tls_port);
+    assert_non_null(strstr(redis_text(group->sentinel[1], "SENTINEL", "MASTER", "mymaster", NULL), port));
+    assert_true(group->sentinel[1]->tls_port > 0);
+    redis_sentinels_free(group);
+}
+
+/* ---- a cluster ---- */
+
+/* Each third of the slots is served by its master, and others name it. */
+static void cluster_serves_all_slots(void **state)
+{
+    redis_cluster *cluster = redis_cluster_start(false, NULL);
+    int slot = redis_cluster_slot(cluster, "k");
+    int owner = redis_cluster_owner(cluster, slot);
+    char moved[64];
+    redisReply *reply;
+
+    (void)state;
+    assert_int_equal(slot, 7629);
+    assert_int_equal(owner, 1);
+    assert_int_equal(redis_cluster_owner(cluster, 0), 0);
+    assert_int_equal(redis_cluster_owner(cluster, 16383), 2);
+    assert_string_equal(redis_text(cluster->node[1], "SET", "k", "v", NULL), "OK");
+    snprintf(moved, sizeof moved, "MOVED 7629 127.0.0.1:%d", cluster->node[1]->port);
+    reply = redis_command(cluster->node[0], "GET", "k", NULL);
+    assert_string_equal(reply->str, moved);
+    freeReplyObject(reply);
+    redis_cluster_free(cluster);
+}
+
+/* In the middle of a move the old owner serves what it still has and answers ASK for the rest; then MOVED. */
+static void slot_moves_step_by_step(void **state)
+{
+    redis_cluster *cluster = redis_cluster_start(false, &(redis_options){.password = "secret"});
+    char ask[64], moved[64];
+    redisReply *reply;
+
+    (void)state;
+    snprintf(ask, sizeof ask, "ASK 7629 127.0.0.1:%d", cluster->node[2]->port);
+    snprintf(moved, sizeof moved, "MOVED 7629 127.0.0.1:%d", cluster->node[2]->port);
+    redis_text(cluster->node[1], "SET", "k", "v", NULL);
+    redis_cluster_move_begin(cluster, 7629, 1, 2);
+    assert_string_equal(redis_text(cluster->node[1], "GET", "k", NULL), "v");
+    redis_cluster_move_keys(cluster, 7629, 1, 2);
+    reply = redis_command(cluster->node[1], "GET", "k", NULL);
+    assert_string_equal(reply->str, ask);
+    freeReplyObject(reply);
+    redis_cluster_move_finish(cluster, 7629, 2);
+    reply = redis_command(cluster->node[1], "GET", "k", NULL);
+    assert_string_equal(reply->str, moved);
+    freeReplyObject(reply);
+    assert_string_equal(redis_text(cluster->node[2], "GET", "k", NULL), "v");
+    assert_int_equal(redis_cluster_owner(cluster, 7629), 2);
+    redis_cluster_free(cluster);
+}
+
+/* A replica takes over when it is told to, and another one when its master is killed. */
+static void replicas_take_over(void **state)
+{
+    redis_cluster *cluster = redis_cluster_start(true, NULL);
+
+    (void)state;
+    redis_cluster_failover(cluster, 3);
+    assert_int_equal(redis_cluster_owner(cluster, 0), 3);
+    redis_server_kill(cluster->node[1]);
+    redis_cluster_wait_master(cluster, 4);
+    assert_int_equal(redis_cluster_owner(cluster, 7629), 4);
+    redis_server_restart(cluster->node[1]);
+    redis_cluster_settle(cluster);
+    assert_string_equal(redis_info(cluster->node[1], "replication", "role"), "slave");
+    redis_cluster_free(cluster);
+}
+
+/* With TLS, nodes talk TLS to each other, and move keys with it. */
+static void cluster_with_tls_moves_keys(void **state)
+{
+    redis_cluster *cluster = redis_cluster_start(false, &(redis_options){.tls = "server"});
+
+    (void)state;
+    redis_text(cluster->node[1], "SET", "k", "v", NULL);
+    redis_cluster_move_begin(cluster, 7629, 1, 2);
+    redis_cluster_move_keys(cluster, 7629, 1, 2);
+    redis_cluster_move_finish(cluster, 7629, 2);
+    assert_string_equal(redis_text(cluster->node[2], "GET", "k", NULL), "v");
+    redis_cluster_free(cluster);
+}
+
 /* ---- the proxy ---- */
 
 /* Without faults everything passes, and is counted. */
@@ -644,6 +772,13 @@ int main(void)
         cmocka_unit_test(certificates_are_what_they_say),
         cmocka_unit_test(tls_keeps_the_plain_port),
         cmocka_unit_test(reserved_port_stays_ours),
+        cmocka_unit_test(sentinels_fail_over),
+        cmocka_unit_test(killed_master_is_replaced),
+        cmocka_unit_test(sentinels_with_tls_tell_tls_ports),
+        cmocka_unit_test(cluster_serves_all_slots),
+        cmocka_unit_test(slot_moves_step_by_step),
+        cmocka_unit_test(replicas_take_over),
+        cmocka_unit_test(cluster_with_tls_moves_keys),
         proxy_test(proxy_passes_everything),
         proxy_test(proxy_passes_large_values),
         proxy_test(dropped_request_is_not_carried_out),
