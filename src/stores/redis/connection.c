@@ -54,6 +54,20 @@ static void break_it(redis_connection *connection, redis_fault *fault, const cha
     fault->broken = true;
 }
 
+/* Reading or writing failed with errno. TLS may know better why, and then it may be for good. */
+static void break_by_errno(redis_connection *connection, redis_fault *fault)
+{
+    int error = errno;
+    bool final = false;
+    const char *text = connection->stream.tls ? verrou__redis_tls_failure(connection->stream.tls, &final) : NULL;
+
+    break_it(connection, fault, text ? "TLS" : NULL, text ? text : strerror(error));
+    if (final) {
+        fault->result = VERROU_OP_FAILED;
+        fault->retriable = false;
+    }
+}
+
 /* ---- writing ---- */
 
 static bool reserve(redis_connection *connection, size_t more)
@@ -99,10 +113,12 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
 
         if (put < 0 && errno == EAGAIN)
             return true;
-        if (put <= 0) {
-            break_it(connection, fault, NULL, put == 0 ? "the connection was closed" : strerror(errno));
+        if (put < 0)
+            break_by_errno(connection, fault);
+        else if (put == 0)
+            break_it(connection, fault, NULL, "the connection was closed");
+        if (put <= 0)
             return false;
-        }
         connection->out_at += (size_t)put;
     }
     connection->out_at = connection->out_len = 0;
@@ -157,10 +173,10 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
             return true;
         if (got > 0 && redisReaderFeed(connection->reader, buffer, (size_t)got) == REDIS_OK)
             continue;
-        break_it(connection, fault, NULL,
-                 got > 0    ? "out of memory"
-                 : got == 0 ? "the server closed the connection"
-                            : strerror(errno));
+        if (got < 0)
+            break_by_errno(connection, fault);
+        else
+            break_it(connection, fault, NULL, got > 0 ? "out of memory" : "the server closed the connection");
         return false;
     }
     return false;

@@ -21,6 +21,7 @@ typedef struct attempt {
     redis_connection *next;       /* where it was sent on to */
     size_t end;                   /* of its command in what is to be written */
     bool asking, whole, alone;    /* see ASK; the script's text instead of its name; without the counter */
+    bool no_counter;              /* alone because the counter may not be used, unless it was the lock's key */
     bool again;
 } attempt;
 
@@ -197,8 +198,12 @@ static void without_counter(redis_state *state)
                           "the key %s cannot be used: tokens are the server's clock", state->counter);
 }
 
-static void answer_acquire(batch *b, verrou_op *op, const redisReply *reply)
+static void answer_acquire(batch *b, const attempt *one, const redisReply *reply)
 {
+    verrou_op *op = one->op;
+
+    if (one->no_counter)
+        without_counter(b->state);
     if (reply->type == REDIS_REPLY_INTEGER) {
         op->result = VERROU_OP_APPLIED;
         op->fence = (uint64_t)llabs(reply->integer);
@@ -227,12 +232,13 @@ static void answer_freed(batch *b, verrou_op *op, const redisReply *reply)
     }
 }
 
-static void answer(batch *b, verrou_op *op, const redisReply *reply)
+static void answer(batch *b, const attempt *one, const redisReply *reply)
 {
+    verrou_op *op = one->op;
     bool number = reply->type == REDIS_REPLY_INTEGER;
 
     if (op->kind == VERROU_OP_ACQUIRE)
-        answer_acquire(b, op, reply);
+        answer_acquire(b, one, reply);
     else if ((op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE) && number)
         answer_freed(b, op, reply);
     else if (op->kind == VERROU_OP_EXTEND && number)
@@ -254,10 +260,8 @@ static bool try_otherwise(batch *b, attempt *one, const redisReply *reply)
         return one->whole = true;
     if (counted && verrou__redis_is_error(reply, "TRYAGAIN"))
         return one->alone = true;
-    if (counted && verrou__redis_is_error(reply, "NOPERM")) {
-        without_counter(b->state);
-        return one->alone = true;
-    }
+    if (counted && verrou__redis_is_error(reply, "NOPERM"))
+        return one->no_counter = one->alone = true;
     if (b->state->topology != REDIS_CLUSTER)
         return false;
     if (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "ASK")) {
@@ -277,8 +281,9 @@ static void answer_error(batch *b, attempt *one, const redisReply *reply, redis_
     if (one->again)
         return;
     verrou__redis_explain(one->connection, reply, &fault);
-    if (verrou__redis_is_error(reply, "MOVED") && b->state->topology != REDIS_CLUSTER)
-        verrou__redis_fault_set(&fault, VERROU_OP_FAILED, false, "MOVED",
+    if (b->state->topology != REDIS_CLUSTER &&
+        (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "CROSSSLOT")))
+        verrou__redis_fault_set(&fault, VERROU_OP_FAILED, false, fault.code,
                                 "%s:%d is part of a cluster: the address has to begin with redis+cluster:",
                                 one->connection->address.host, one->connection->address.port);
     if (fault.broken) {
@@ -301,7 +306,6 @@ static void read_all(batch *b, redis_fault *lane_fault)
         if (one->asking)
             one->connection->skip++;
         reply = verrou__redis_reply(one->connection, b->deadline_ms, &fault);
-        one->asking = false;
         if (!reply) {
             *lane_fault = fault;
             verrou__redis_lost_answer(one->connection);
@@ -309,7 +313,7 @@ static void read_all(batch *b, redis_fault *lane_fault)
         } else if (reply->type == REDIS_REPLY_ERROR) {
             answer_error(b, one, reply, lane_fault);
         } else {
-            answer(b, one->op, reply);
+            answer(b, one, reply);
         }
         freeReplyObject(reply);
     }

@@ -87,6 +87,8 @@ typedef struct redis_state {
     char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
+    redis_address *known; /* the nodes of the cluster when it was last asked: any of them can be asked the next time */
+    size_t known_count;
 
     pthread_mutex_t mutex; /* guards what follows */
     redis_lost lost[REDIS_MAX_LOST];
@@ -123,6 +125,8 @@ bool verrou__redis_tls_open(redis_state *state, redis_stream *stream, const char
 void verrou__redis_tls_close(redis_tls *tls);
 ssize_t verrou__redis_tls_write(redis_tls *tls, const void *bytes, size_t size);
 ssize_t verrou__redis_tls_read(redis_tls *tls, void *buffer, size_t size);
+/* Why reading or writing failed, NULL if TLS has nothing to say about it; and whether trying again is of no use. */
+const char *verrou__redis_tls_failure(const redis_tls *tls, bool *ret_final);
 bool verrou__redis_tls_wants_read(const redis_tls *tls);
 bool verrou__redis_tls_wants_write(const redis_tls *tls);
 /* The bytes below TLS: as send() and recv() that never block. */
