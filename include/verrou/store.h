@@ -243,7 +243,8 @@ typedef struct verrou_host {
 typedef enum verrou_watch_event {
     VERROU_WATCH_ACTIVE =
         1, /* from now on releases of this key are reported: the engine tries once more, since one may have been missed */
-    VERROU_WATCH_FREE = 2, /* this key may be free */
+    VERROU_WATCH_FREE = 2,     /* this key may be free */
+    VERROU_WATCH_RELEASED = 3, /* another process, not this one, has released this key */
 } verrou_watch_event;
 typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const char *key, size_t key_len);
 

@@ -29,6 +29,7 @@
 #define MAX_BATCH 256
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
+#define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile */
 #define WATCH_LINGER_MS 1000 /* a key stays watched this long after its last waiter left */
 #define PAUSE_MIN_MS 2       /* between tries of a request that failed for a passing reason: doubles up to ... */
 #define PAUSE_MAX_MS 250
@@ -63,6 +64,7 @@ struct verrou__waits {
     verrou__call *tail;
     verrou__timer timer;   /* when the first waiter asks again, or when the struct is dropped */
     int64_t not_before_ms; /* stepping back */
+    int64_t turn_ms;       /* since when the key has gone from one waiter of this process to the next; 0: it did not */
     bool again;            /* something happened while the first waiter's request was on its way */
     bool refused;          /* the last answer was "held" */
     bool failing;          /* those who waited too long are being told of a failure */
@@ -206,7 +208,7 @@ bool verrou__waits_next_dirty(verrou__engine *engine, char *key, size_t *ret_len
                               bool *ret_add); /* next key to add or remove */
 void verrou__waits_watch_opened(verrou__engine *engine);
 void verrou__waits_watch_active(verrou__engine *engine, const char *key, size_t len);
-void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len);
+void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len, bool by_another);
 void verrou__waits_drop_all(verrou__engine *engine);
 
 /* timers.c */

@@ -194,6 +194,7 @@ void verrou__waits_refused(verrou__call *call)
     struct verrou__waits *waits = call->waits;
 
     waits->refused = true;
+    waits->turn_ms = 0;
     if (call->last_try || engine_now(engine) >= call->attempts_end_ms || engine_now(engine) >= call->deadline_ms)
         verrou__call_finish(call, VERROU_ENOTACQUIRED);
     else if (verrou__threads_need_keeper(engine) != VERROU_OK)
@@ -307,6 +308,8 @@ void verrou__waits_leave(verrou__call *call)
     if (call->status == VERROU_OK) {
         waits->refused = true;
         waits->again = false;
+        if (!waits->turn_ms)
+            waits->turn_ms = engine_now(engine);
     } else if (call->status == VERROU_ENOTACQUIRED && !call->holder && waits->head && waits->head->holder) {
         /* Never asked: what the first one was told is what it would have been told. */
         waits_tell(call, waits->head->holder, waits->head->holder_expires_ms, waits->head->fence);
@@ -346,15 +349,29 @@ void verrou__waits_leave(verrou__call *call)
 
 /* ---- news ---- */
 
+/*
+ * Others wait as well: leave it to them. But whoever was woken first needs a while to come for it; so the key first goes round among the
+ * waiters of this process, for a turn.
+ */
+static bool waits_step_back(verrou__engine *engine, struct verrou__waits *waits)
+{
+    int64_t now_ms = engine_now(engine);
+
+    if (waits->head && waits->turn_ms && now_ms - waits->turn_ms < TURN_MS)
+        return false;
+    waits->turn_ms = 0;
+    waits->not_before_ms = now_ms + STEP_BACK_MS;
+    return true;
+}
+
 void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
 {
-    bool step_back = others > 0;
-    struct verrou__waits *waits = step_back ? waits_get(engine, key, len) : waits_find(engine, key, len);
+    struct verrou__waits *waits = others > 0 ? waits_get(engine, key, len) : waits_find(engine, key, len);
+    bool step_back;
 
     if (!waits)
         return;
-    if (step_back)
-        waits->not_before_ms = engine_now(engine) + STEP_BACK_MS;
+    step_back = others > 0 && waits_step_back(engine, waits);
     if (!waits->head) {
         /* On a slow machine the step back may be over already, and the struct gone with it. */
         if (step_back)
@@ -473,10 +490,14 @@ void verrou__waits_watch_active(verrou__engine *engine, const char *key, size_t 
     waits_wake(engine, waits);
 }
 
-void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len)
+/* Somebody else has had it since we stepped back: that is enough. */
+void verrou__waits_watch_free(verrou__engine *engine, const char *key, size_t len, bool by_another)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
 
-    if (waits)
-        waits_wake(engine, waits);
+    if (!waits)
+        return;
+    if (by_another)
+        waits->not_before_ms = 0;
+    waits_wake(engine, waits);
 }

@@ -30,7 +30,7 @@ static void watch_report(void *context, verrou_watch_event event, const char *ke
     if (event == VERROU_WATCH_ACTIVE && key)
         verrou__waits_watch_active(engine, key, key_len);
     else if (key)
-        verrou__waits_watch_free(engine, key, key_len);
+        verrou__waits_watch_free(engine, key, key_len, event == VERROU_WATCH_RELEASED);
     else
         verrou__waits_wake_all(engine);
     verrou__engine_leave(engine);

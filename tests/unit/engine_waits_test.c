@@ -395,6 +395,73 @@ static void test_stepping_back(void **state)
     verrou_lock_free(lock);
 }
 
+/* Stepping back ends when somebody else has had the lock; a release of unknown origin, which may be our own, does not end it. */
+static void test_stepping_back_ends(void **state)
+{
+    struct world_options options = {.watch = true};
+    struct process *process = world_open(&world, &options);
+    verrou_lock *lock = new_lock(process, "k", 30000);
+    verrou_lock *waiter = new_lock(process, "k", 30000);
+    struct outcome outcome;
+
+    (void)state;
+    hold(lock);
+    start_acquire(&outcome, waiter, VERROU_FOREVER); /* watches the key */
+    world_settle(&world);
+    for (int by_another = 0; by_another < 2; by_another++) {
+        struct outcome release;
+
+        world.others = 1;
+        world.by_another = false;
+        world_pass(&world, 10 * TURN_MS);
+        start_release(&release, by_another ? waiter : lock, 1000);
+        world_settle(&world);
+        assert_done(&release, VERROU_OK);
+        if (by_another)
+            start_acquire(&outcome, lock, VERROU_FOREVER);
+        world.by_another = by_another;
+        world_free_key(&world, "k");
+        world_settle(&world);
+        assert_int_equal(outcome.done, by_another);
+        world_pass(&world, STEP_BACK_MS);
+        assert_done(&outcome, VERROU_OK);
+    }
+    verrou_lock_free(lock);
+    verrou_lock_free(waiter);
+}
+
+/* While others wait, the lock goes from waiter to waiter of this process for one turn, and only then is left to them. */
+static void test_turn(void **state)
+{
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[4];
+    struct outcome outcomes[4];
+    struct outcome release;
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        locks[i] = new_lock(process, "k", 30000);
+    hold(locks[0]);
+    for (int i = 1; i < 4; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+    world.others = 1;
+    start_release(&release, locks[0], 1000);
+    world_pass(&world, STEP_BACK_MS);
+    assert_done(&outcomes[1], VERROU_OK); /* its turn begins */
+    start_release(&release, locks[1], 1000);
+    world_settle(&world);
+    assert_done(&outcomes[2], VERROU_OK);
+    world_pass(&world, TURN_MS); /* and ends */
+    start_release(&release, locks[2], 1000);
+    world_settle(&world);
+    assert_int_equal(outcomes[3].done, 0);
+    world_pass(&world, STEP_BACK_MS);
+    assert_done(&outcomes[3], VERROU_OK);
+    for (int i = 0; i < 4; i++)
+        verrou_lock_free(locks[i]);
+}
+
 /* When the store does not answer the first waiter within its limit, those who waited as long are told as well, others are not. */
 static void test_failure_is_shared(void **state)
 {
@@ -465,6 +532,8 @@ int main(void)
         TEST(test_one_attempt),
         TEST(test_deadlines_of_waiters),
         TEST(test_stepping_back),
+        TEST(test_stepping_back_ends),
+        TEST(test_turn),
         TEST(test_failure_is_shared),
         TEST(test_short_deadline_is_not_shared),
     };

@@ -109,6 +109,7 @@ static bool append_request(redis_state *state, const attempt *one)
         const char *publish = publish_command(one->connection);
 
         add(&command, publish, strlen(publish));
+        add(&command, state->id, sizeof state->id - 1);
     }
     return verrou__redis_append(one->connection, command.count, command.at, command.len);
 }

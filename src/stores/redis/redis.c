@@ -62,22 +62,26 @@ static void read_text(reader *r, const char *value, char **ret)
         *ret = copy(r, value);
 }
 
-static void read_number(reader *r, const char *name, const char *value, int max, int *ret)
+static bool parse_number(const char *text, int max, int *ret)
 {
     char *end = NULL;
-    long number;
+    long number = strtol(text, &end, 10);
 
-    if (!value)
-        return;
-    number = strtol(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || number > max) {
-        char allowed[48];
-
-        snprintf(allowed, sizeof allowed, "a number from 0 to %d", max);
-        refuse(r, name, value, allowed);
-        return;
-    }
+    if (*text < '0' || *text > '9' || *end || number > max)
+        return false;
     *ret = (int)number;
+    return true;
+}
+
+static void read_number(reader *r, const char *name, int max, int *ret)
+{
+    const char *value = r->state->host->setting(r->url, name);
+    char allowed[48];
+
+    if (!value || parse_number(value, max, ret))
+        return;
+    snprintf(allowed, sizeof allowed, "a number from 0 to %d", max);
+    refuse(r, name, value, allowed);
 }
 
 static void read_duration(reader *r, const char *name, int64_t *ret)
@@ -153,7 +157,6 @@ static void read_place(reader *r)
 {
     redis_state *state = r->state;
     const char *scheme = r->url->scheme;
-    const char *db = state->host->setting(r->url, "db");
     const char *path_db = NULL;
 
     if (strstr(scheme, "+sentinel")) {
@@ -169,13 +172,14 @@ static void read_place(reader *r)
         if (state->topology != REDIS_SENTINEL && r->url->path && r->url->path[1])
             path_db = r->url->path + 1;
     }
-    if (db && path_db)
-        refuse(r, "db", db, "given once, in the path or as a setting");
-    if (!db)
-        db = path_db;
-    if (db && state->topology == REDIS_CLUSTER && strcmp(db, "0") != 0)
-        refuse(r, "db", db, "0: a cluster has no other database");
-    read_number(r, "db", db, MAX_DB, &state->db);
+    read_number(r, "db", MAX_DB, &state->db);
+    if (path_db && state->host->setting(r->url, "db"))
+        refuse(r, "db", NULL, "given once, in the path or as a setting");
+    /* Not quoted: a misplaced password may be in it. */
+    else if (path_db && !parse_number(path_db, MAX_DB, &state->db))
+        refuse(r, "the path", NULL, "the number of a database");
+    if (state->db != 0 && state->topology == REDIS_CLUSTER)
+        refuse(r, "db", NULL, "0: a cluster has no other database");
 }
 
 static void read_tls(reader *r)
@@ -218,7 +222,7 @@ static void read_settings(reader *r)
     snprintf(state->counter, sizeof state->counter, "%sverrou:fence", prefix ? prefix : "");
     read_duration(r, "connect-timeout", &state->connect_timeout_ms);
     read_duration(r, "wait-timeout", &state->wait_timeout_ms);
-    read_number(r, "wait-replicas", host->setting(r->url, "wait-replicas"), MAX_REPLICAS, &state->wait_replicas);
+    read_number(r, "wait-replicas", MAX_REPLICAS, &state->wait_replicas);
     read_tls(r);
 }
 
@@ -259,6 +263,7 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     state->connect = url->connect;
     state->connect_user = url->connect_user;
     state->seed = host->random();
+    snprintf(state->id, sizeof state->id, "%016llx", (unsigned long long)host->random());
     pthread_mutex_init(&state->mutex, NULL);
     table_init(&state->channels);
     atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |

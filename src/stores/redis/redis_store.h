@@ -85,6 +85,7 @@ typedef struct redis_state {
     verrou_connect_fn connect;
     void *connect_user;
     char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
+    char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
     redis_address *known; /* the nodes of the cluster when it was last asked: any of them can be asked the next time */

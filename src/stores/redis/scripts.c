@@ -34,11 +34,11 @@
     "if s then return n end\n"                                             \
     "return {o,redis.call('PTTL',k),n}"
 
-/* KEYS: lock. ARGV: owner, PUBLISH or SPUBLISH. */
+/* KEYS: lock. ARGV: owner, PUBLISH or SPUBLISH, who we are. */
 #define TEXT_RELEASE                                             \
     "if redis.call('GET',KEYS[1])~=ARGV[1] then return -1 end\n" \
     "redis.call('DEL',KEYS[1])\n"                                \
-    "local n=redis.pcall(ARGV[2],KEYS[1],'')\n"                  \
+    "local n=redis.pcall(ARGV[2],KEYS[1],ARGV[3])\n"             \
     "return type(n)=='table' and -2 or n"
 
 /* KEYS: lock. ARGV: owner, milliseconds (0: never expires). */
@@ -48,7 +48,7 @@
     "else redis.call('PEXPIRE',KEYS[1],ARGV[2]) end\n"          \
     "return 1"
 
-/* KEYS: lock. ARGV: PUBLISH or SPUBLISH. What cannot be a lock is left alone: GET fails on what is no string, and this on what is no owner. */
+/* KEYS: lock. ARGV: PUBLISH or SPUBLISH, who we are. What cannot be a lock is left alone: GET fails on what is no string, and this on what is no owner. */
 #define TEXT_FORCE                                      \
     "local h=redis.call('GET',KEYS[1])\n"               \
     "if not h then return -1 end\n"                     \
@@ -56,7 +56,7 @@
     " return redis.error_reply('WRONGTYPE no owner')\n" \
     "end\n"                                             \
     "redis.call('DEL',KEYS[1])\n"                       \
-    "local n=redis.pcall(ARGV[1],KEYS[1],'')\n"         \
+    "local n=redis.pcall(ARGV[1],KEYS[1],ARGV[2])\n"    \
     "return type(n)=='table' and -2 or n"
 
 /* KEYS: lock. */

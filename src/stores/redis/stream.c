@@ -196,7 +196,8 @@ static int connect_to(redis_state *state, const struct sockaddr *address, sockle
     set_blocking(fd, false);
     if (connect(fd, address, len) < 0) {
         error = errno;
-        if (error == EINPROGRESS || error == EINTR || error == EAGAIN) {
+        /* EAGAIN, of a unix socket, is a refusal: its queue is full. */
+        if (error == EINPROGRESS || error == EINTR) {
             if (!wait_for(state, fd, POLLOUT, deadline_ms))
                 error = ETIMEDOUT;
             else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)

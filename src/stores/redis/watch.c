@@ -344,8 +344,8 @@ static void on_subscribed(const listener *to, const char *key, size_t len)
         to->report(to->context, VERROU_WATCH_ACTIVE, key, len);
 }
 
-/* A release of ours comes as a message and as an event: it is reported once. */
-static void on_free(const listener *to, const char *key, size_t len)
+/* A release that comes as a message and as an event is reported once. */
+static void on_free(const listener *to, verrou_watch_event event, const char *key, size_t len)
 {
     redis_state *state = to->watch->state;
     redis_channel *channel;
@@ -358,7 +358,7 @@ static void on_free(const listener *to, const char *key, size_t len)
         channel->told = to->watch->round;
     pthread_mutex_unlock(&state->mutex);
     if (news)
-        to->report(to->context, VERROU_WATCH_FREE, key, len);
+        to->report(to->context, event, key, len);
 }
 
 static void on_event(const listener *to, const redisReply *channel, const redisReply *event)
@@ -371,7 +371,7 @@ static void on_event(const listener *to, const redisReply *channel, const redisR
     key += 3;
     for (size_t i = 0; i < sizeof freeing / sizeof freeing[0]; i++)
         if (strcmp(event->str, freeing[i]) == 0)
-            on_free(to, key, (size_t)(channel->str + channel->len - key));
+            on_free(to, VERROU_WATCH_FREE, key, (size_t)(channel->str + channel->len - key));
 }
 
 /* The server ends a sharded subscription when the slot leaves it. */
@@ -419,8 +419,8 @@ static bool on_message(const listener *to, const redisReply *reply, const redis_
         if (to->watch->keyspace && strncmp(channel->str, keyspace, sizeof keyspace - 1) == 0 &&
             payload->type == REDIS_REPLY_STRING)
             on_event(to, channel, payload);
-        else
-            on_free(to, channel->str, (size_t)channel->len);
+        else if (payload->type != REDIS_REPLY_STRING || strcmp(payload->str, to->watch->state->id) != 0)
+            on_free(to, VERROU_WATCH_RELEASED, channel->str, (size_t)channel->len);
     } else if (strcmp(kind->str, "sunsubscribe") == 0 && still_wanted(to->watch->state, channel)) {
         verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "a slot has moved to another node");
         return false;

@@ -594,7 +594,7 @@ static verrou_status scripted_watch_read(void *state, void *watch, verrou_watch_
         }
         if (process->watched[i].freed) {
             process->watched[i].freed = false;
-            report(context, VERROU_WATCH_FREE, key, strlen(key));
+            report(context, process->world->by_another ? VERROU_WATCH_RELEASED : VERROU_WATCH_FREE, key, strlen(key));
         }
     }
     if (process->wake_all) {

@@ -125,6 +125,7 @@ struct world {
     int fail_watch_reads;
     int fail_watch_adds;
     bool deaf;          /* releases are not reported to watches */
+    bool by_another;    /* what is reported is said to be the doing of another process */
     int64_t stutter_ms; /* this much time passes with every look at the clock */
     int32_t others;     /* what releases say about other waiters; -1: they count the watches */
     bool no_holder;     /* refusals do not tell who holds the key */
