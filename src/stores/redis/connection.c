@@ -60,8 +60,10 @@ static void break_by_errno(redis_connection *connection, redis_fault *fault)
     int error = errno;
     bool final = false;
     const char *text = connection->stream.tls ? verrou__redis_tls_failure(connection->stream.tls, &final) : NULL;
+    char tls_text[300];
 
-    break_it(connection, fault, text ? "TLS" : NULL, text ? text : strerror(error));
+    snprintf(tls_text, sizeof tls_text, "TLS: %s", text ? text : "");
+    break_it(connection, fault, text ? "TLS" : NULL, text ? tls_text : strerror(error));
     if (final) {
         fault->result = VERROU_OP_FAILED;
         fault->retriable = false;
@@ -171,6 +173,7 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
         got = verrou__redis_stream_read(connection->state, &connection->stream, buffer, sizeof buffer, deadline_ms);
         if (got < 0 && errno == EAGAIN)
             return true;
+        connection->heard = connection->heard || got > 0;
         if (got > 0 && redisReaderFeed(connection->reader, buffer, (size_t)got) == REDIS_OK)
             continue;
         if (got < 0)
@@ -438,6 +441,16 @@ static bool read_greeting(redis_connection *connection, const greeting *first, i
     return true;
 }
 
+/* A server with TLS closes a connection that begins without, and says nothing. */
+static void suspect_tls(const redis_connection *connection, redis_fault *fault)
+{
+    size_t len = strlen(fault->text);
+
+    if (!connection->state->tls && fault->broken && !connection->heard && fault->code[0] == '\0')
+        snprintf(fault->text + len, sizeof fault->text - len,
+                 "; if it wants TLS, the address has to begin with rediss");
+}
+
 redis_connection *verrou__redis_connect(redis_state *state, const redis_address *address, redis_purpose purpose,
                                         int64_t deadline_ms, redis_fault *fault)
 {
@@ -459,6 +472,7 @@ redis_connection *verrou__redis_connect(redis_state *state, const redis_address 
         send_greeting(connection, &first) && verrou__redis_flush(connection, deadline_ms, fault) &&
         read_greeting(connection, &first, deadline_ms, fault))
         return connection;
+    suspect_tls(connection, fault);
     verrou__redis_disconnect(connection);
     return NULL;
 }

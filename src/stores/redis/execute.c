@@ -284,9 +284,10 @@ static void answer_error(batch *b, attempt *one, const redisReply *reply, redis_
     verrou__redis_explain(one->connection, reply, &fault);
     if (b->state->topology != REDIS_CLUSTER &&
         (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "CROSSSLOT")))
-        verrou__redis_fault_set(&fault, VERROU_OP_FAILED, false, fault.code,
-                                "%s:%d is part of a cluster: the address has to begin with redis+cluster:",
-                                one->connection->address.host, one->connection->address.port);
+        verrou__redis_fault_set(
+            &fault, VERROU_OP_FAILED, false, verrou__redis_is_error(reply, "MOVED") ? "MOVED" : "CROSSSLOT",
+            "%s:%d is part of a cluster: the address has to begin with redis+cluster:", one->connection->address.host,
+            one->connection->address.port);
     if (fault.broken) {
         *lane_fault = fault;
         b->lane->stale = true;

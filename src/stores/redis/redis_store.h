@@ -88,14 +88,14 @@ typedef struct redis_state {
     char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
-    redis_address *known; /* the nodes of the cluster when it was last asked: any of them can be asked the next time */
-    size_t known_count;
 
     pthread_mutex_t mutex; /* guards what follows */
     redis_lost lost[REDIS_MAX_LOST];
     size_t lost_count;
     struct table channels; /* watch.c: the keys whose channels this process listens to */
     uint64_t seed;
+    redis_address *known; /* the nodes of the cluster when it was last asked: any can be asked the next time */
+    size_t known_count;
     bool watch_refused;              /* no right to subscribe */
     struct redis_counters *counters; /* slots.c: the numbers in the names of a cluster's counters */
 } redis_state;
@@ -146,6 +146,7 @@ typedef struct redis_connection {
     size_t out_at, out_len, out_size;
     size_t skip; /* this many replies come before those of the requests, and say nothing */
     bool broken; /* something failed: close it */
+    bool heard;  /* the server has said something */
     bool master;
     int version; /* of the server: 700 for 7.0; 0 if it did not say */
     long long client_id;

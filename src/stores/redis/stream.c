@@ -122,11 +122,12 @@ ssize_t verrou__redis_stream_read(redis_state *state, redis_stream *stream, void
     }
     for (;;) {
         ssize_t got = read_now(stream, buffer, size);
-        short events = stream->tls && verrou__redis_tls_wants_write(stream->tls) ? POLLOUT : POLLIN;
+        bool writes = stream->tls && verrou__redis_tls_wants_write(stream->tls);
 
         if (got >= 0 || errno != EAGAIN || deadline_ms == 0)
             return got;
-        if (!wait_for(state, stream->fd, events, deadline_ms)) {
+        if (writes ? !verrou__redis_stream_wait_write(state, stream, deadline_ms)
+                   : !wait_for(state, stream->fd, POLLIN, deadline_ms)) {
             errno = EAGAIN;
             return -1;
         }

@@ -81,7 +81,8 @@ static bool is_final(unsigned long code)
 
     if (reason == SSL_R_TLSV1_ALERT_INTERNAL_ERROR || reason == SSL_R_TLSV1_ALERT_USER_CANCELLED)
         return false;
-    return reason > SSL_AD_REASON_OFFSET || reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_UNSUPPORTED_PROTOCOL;
+    return reason > SSL_AD_REASON_OFFSET || reason == SSL_R_WRONG_VERSION_NUMBER ||
+           reason == SSL_R_UNSUPPORTED_PROTOCOL;
 }
 
 static void why(redis_tls *tls, const char *otherwise)
@@ -178,8 +179,9 @@ static bool shake_hands(redis_state *state, redis_tls *tls, int64_t deadline_ms)
             return false;
         }
         if (tls->wants == SSL_ERROR_WANT_WRITE)
-            in.events = POLLOUT;
-        poll(&in, 1, left_ms > 60000 ? 60000 : (int)left_ms);
+            verrou__redis_stream_wait_write(state, tls->stream, deadline_ms);
+        else
+            poll(&in, 1, left_ms > 60000 ? 60000 : (int)left_ms);
     }
 }
 
