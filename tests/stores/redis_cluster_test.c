@@ -325,7 +325,9 @@ static void new_node_is_used(void **state)
 
         for (int n = 0; n < 3; n++)
             known += strstr(redis_text(cluster->node[n], "CLUSTER", "NODES", NULL), id) != NULL;
-        if (known == 3 && strstr(redis_text(node, "CLUSTER", "INFO", NULL), "cluster_known_nodes:4"))
+        for (int n = 0; n < 3; n++)
+            known += strstr(redis_text(node, "CLUSTER", "NODES", NULL), cluster->id[n]) != NULL;
+        if (known == 6 && strstr(redis_text(node, "CLUSTER", "INFO", NULL), "cluster_slots_ok:16384"))
             break;
         assert_true(process_clock_ms() < deadline);
         process_pause();

@@ -184,7 +184,7 @@ static void expect_tokens_grow(uint64_t *last, uint64_t next)
  */
 static void ordered_failover(void **state)
 {
-    verrou_store *store = open_group(""), *other = open_group("");
+    verrou_store *store = open_group("?timeout=60s"), *other = open_group("?timeout=60s");
     verrou_lock *kept = fixture_lock(store, "kept", -3000), *holder = fixture_lock(store, "waited-for", LONG_MS);
     uint64_t token = fixture_take(kept), waited = fixture_take(holder);
     verrou_lock *waiting = fixture_lock(other, "waited-for", LONG_MS);
@@ -220,12 +220,13 @@ static void ordered_failover(void **state)
 /* The same after the master was killed; the leases that its replicas had are there afterwards. */
 static void killed_master(void **state)
 {
-    verrou_store *store = open_group("?wait-replicas=2&wait-timeout=20s&timeout=30s"), *other = open_group("");
+    verrou_store *store = open_group("?wait-replicas=2&wait-timeout=20s&timeout=60s"),
+                 *other = open_group("?timeout=60s");
     verrou_lock *kept = fixture_lock(store, "kept", -60000), *holder = fixture_lock(store, "waited-for", LONG_MS);
     redis_server *old = redis_sentinels_master(group), *master;
     uint64_t token = 0, waited = 0;
     verrou_lock *waiting = fixture_lock(other, "waited-for", LONG_MS),
-                *late = fixture_lock(open_group(""), "late", 1000);
+                *late = fixture_lock(open_group("?timeout=60s"), "late", 1000);
     fixture_waiter *waiter;
 
     (void)state;
