@@ -31,10 +31,15 @@ static redis_connection *connect_any(redis_state *state, const redis_address *ad
 static bool ask_sentinel(redis_state *state, const redis_address *sentinel, int64_t deadline_ms, redis_address *master,
                          redis_fault *fault)
 {
-    redis_connection *connection = verrou__redis_connect(state, sentinel, REDIS_FOR_SENTINEL, deadline_ms, fault);
+    int64_t limit_ms = state->host->now_ms() + state->connect_timeout_ms;
+    redis_connection *connection;
     redisReply *reply;
     bool known = false;
 
+    /* Nothing is said while connecting, so that a silent one is noticed only here; the others need time too. */
+    if (limit_ms < deadline_ms)
+        deadline_ms = limit_ms;
+    connection = verrou__redis_connect(state, sentinel, REDIS_FOR_SENTINEL, deadline_ms, fault);
     if (!connection)
         return false;
     reply =
