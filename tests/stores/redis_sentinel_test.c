@@ -213,11 +213,13 @@ static void ordered_failover(void **state)
         EXPECT(VERROU_ELOST, lost);
     }
     expect_tokens_grow(&token, fixture_wait(kept));
+    fixture_drop(kept);
     fixture_wait_subscribed(master, false, "waited-for", 1);
     if (verrou_lock_release(holder, NULL, ERR) != VERROU_OK)
         EXPECT(VERROU_ENOTOWNED, fixture_err.status);
     assert_int_equal(fixture_joined(waiter), VERROU_OK);
     expect_tokens_grow(&waited, verrou_lock_fence(waiting));
+    fixture_drop(waiting);
     redis_sentinels_settle(group);
 }
 
@@ -228,16 +230,14 @@ static void killed_master(void **state)
                  *other = open_group("?timeout=60s");
     verrou_lock *kept = fixture_lock(store, "kept", -60000), *holder = fixture_lock(store, "waited-for", LONG_MS);
     redis_server *old = redis_sentinels_master(group), *master;
-    uint64_t token = 0, waited = 0;
+    uint64_t token, waited;
     verrou_lock *waiting = fixture_lock(other, "waited-for", LONG_MS),
                 *late = fixture_lock(open_group("?timeout=60s"), "late", 1000);
     fixture_waiter *waiter;
 
     (void)state;
-    EXPECT(VERROU_OK, verrou_lock_acquire(kept, NULL, NULL, ERR));
-    EXPECT(VERROU_OK, verrou_lock_acquire(holder, NULL, NULL, ERR));
-    token = verrou_lock_fence(kept);
-    waited = verrou_lock_fence(holder);
+    token = fixture_wait(kept);
+    waited = fixture_wait(holder);
     waiter = fixture_wait_on_thread(waiting);
     fixture_wait_subscribed(old, false, "waited-for", 1);
     redis_server_kill(old);
@@ -252,8 +252,10 @@ static void killed_master(void **state)
     fixture_drop(holder);
     assert_int_equal(fixture_joined(waiter), VERROU_OK);
     expect_tokens_grow(&waited, verrou_lock_fence(waiting));
+    fixture_drop(waiting);
     fixture_drop(kept);
     expect_tokens_grow(&token, fixture_take(kept));
+    fixture_drop(kept);
 }
 
 #define sentinel_test(f) cmocka_unit_test_setup_teardown(f, NULL, fixture_teardown)
@@ -268,8 +270,8 @@ int main(void)
         sentinel_test(sentinel_password_counts),
         sentinel_test(master_password_counts),
         sentinel_test(demoted_master_is_not_used),
-        sentinel_test(ordered_failover),
         sentinel_test(killed_master),
+        sentinel_test(ordered_failover),
     };
 
     return fixture_setup(NULL) || cmocka_run_group_tests_name("sentinel", tests, start, stop);
