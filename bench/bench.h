@@ -80,7 +80,8 @@ static inline double bench_median(double *values, size_t n)
 struct bench_figures {
     double subject;
     double reference;
-    double ratio; /* median of the rounds' ratios, not ratio of the medians */
+    double ratio;     /* median of the rounds' ratios, not ratio of the medians */
+    double low, high; /* their quartiles: how much the machine was disturbed */
 };
 
 /* Run both in turns. Each returns its figure: a time, or a rate. */
@@ -96,8 +97,11 @@ static inline struct bench_figures bench_rounds(size_t rounds, double (*subject)
         subjects[i] = subject(arg);
         ratios[i] = subjects[i] / references[i];
     }
-    return (struct bench_figures){bench_median(subjects, rounds), bench_median(references, rounds),
-                                  bench_median(ratios, rounds)};
+    return (struct bench_figures){.subject = bench_median(subjects, rounds),
+                                  .reference = bench_median(references, rounds),
+                                  .ratio = bench_median(ratios, rounds),
+                                  .low = ratios[rounds / 4],
+                                  .high = ratios[rounds - 1 - rounds / 4]};
 }
 
 /* ---- the table ---- */
@@ -132,6 +136,19 @@ static inline void bench_row(const char *what, const char *aim, const char *meas
     char cell[BENCH_CELL];
 
     bench_line(what, aim, measured, reference, bench_cell(cell, ratio < 0.995 ? "%.3f" : "%.2f", ratio));
+}
+
+/* A ratio with its quartiles (none if they are 0), and whether the aim is met. */
+static inline void bench_verdict(const char *what, const char *aim, const char *measured, const char *reference,
+                                 const struct bench_figures *figures, bool met)
+{
+    char cell[BENCH_CELL];
+    int used = snprintf(cell, sizeof(cell), "%.2f", figures->ratio);
+
+    if (figures->high > 0)
+        used += snprintf(cell + used, sizeof(cell) - (size_t)used, " (%.2f to %.2f)", figures->low, figures->high);
+    snprintf(cell + used, sizeof(cell) - (size_t)used, "%s", met ? "  met" : "  NOT MET");
+    bench_line(what, aim, measured, reference, cell);
 }
 
 /* ---- databases ---- */

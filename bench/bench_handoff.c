@@ -6,26 +6,12 @@
  * acquisition, whose cost alone is shown as a bare pair; the reference of the table is a byte sent through a pipe to a sleeping process.
  */
 #include "bare.h"
-
-#define ROUNDS 15
-#define TURNS 30 /* a round */
-#define HOLD_MS 5
-#define MAX_TURNS (ROUNDS * TURNS)
-
-struct shared {
-    _Atomic int64_t called_ns;   /* when the last release was called ... */
-    _Atomic int64_t returned_ns; /* ... and when it returned; 0 until then */
-    _Atomic int last;            /* who released */
-    _Atomic int turns;           /* of this round */
-    _Atomic int same;            /* acquisitions by the one who had released */
-    double from_call_us[MAX_TURNS];
-    _Atomic int samples;
-};
+#include "handoff.h"
 
 struct bench {
-    char url[512];
     struct bare bare;
-    struct shared *shared;
+    struct handoff *handoff;
+    _Atomic int64_t *returned_ns; /* when the byte was there */
     int ping[2];
     int pong[2];
 };
@@ -38,10 +24,10 @@ static void pipe_child(void *arg, int number)
     char byte;
 
     (void)number;
-    for (int i = 0; i < TURNS; i++) {
+    for (int i = 0; i < HANDOFF_TURNS; i++) {
         if (read(bench->ping[0], &byte, 1) != 1)
             bench_die("pipe", "closed");
-        bench->shared->returned_ns = bench_now_ns();
+        *bench->returned_ns = bench_now_ns();
         if (write(bench->pong[1], &byte, 1) != 1)
             bench_die("pipe", "closed");
     }
@@ -50,112 +36,70 @@ static void pipe_child(void *arg, int number)
 static double run_pipe(void *arg)
 {
     struct bench *bench = arg;
-    double times_us[TURNS];
+    double times_us[HANDOFF_TURNS];
     pid_t pid = bench_fork(pipe_child, bench, 0);
 
-    for (int i = 0; i < TURNS; i++) {
+    for (int i = 0; i < HANDOFF_TURNS; i++) {
         int64_t sent_ns;
         char byte = 0;
 
-        bench_sleep_ms(HOLD_MS); /* the other one is asleep again */
+        bench_sleep_ms(HANDOFF_HOLD_MS); /* the other one is asleep again */
         sent_ns = bench_now_ns();
         if (write(bench->ping[1], &byte, 1) != 1 || read(bench->pong[0], &byte, 1) != 1)
             bench_die("pipe", "closed");
-        times_us[i] = (double)(bench->shared->returned_ns - sent_ns) / 1000;
+        times_us[i] = (double)(*bench->returned_ns - sent_ns) / 1000;
     }
     bench_join(pid);
-    return bench_median(times_us, TURNS);
+    return bench_median(times_us, HANDOFF_TURNS);
 }
 
 /* ---- the subject ---- */
 
-static void handoff_child(void *arg, int number)
-{
-    struct bench *bench = arg;
-    struct shared *shared = bench->shared;
-    verrou_store *store = bench_open(bench->url);
-    verrou_lock *lock = bench_lock(store, "account:42");
-
-    while (shared->turns < TURNS) {
-        int64_t acquired_ns;
-        int sample;
-
-        bench_acquire(lock);
-        acquired_ns = bench_now_ns();
-        if (shared->last == number)
-            shared->same++;
-        else if (shared->called_ns > 0 && (sample = shared->samples++) < MAX_TURNS)
-            shared->from_call_us[sample] = (double)(acquired_ns - shared->called_ns) / 1000;
-        shared->turns++;
-        bench_sleep_ms(HOLD_MS);
-        shared->last = number;
-        shared->called_ns = bench_now_ns();
-        bench_release(lock);
-    }
-    verrou_lock_free(lock);
-    verrou_store_close(store);
-}
-
 static double run_handoff(void *arg)
 {
-    struct bench *bench = arg;
-    struct shared *shared = bench->shared;
-    int before = shared->samples;
-    double times_us[MAX_TURNS];
-    pid_t pids[2];
-    size_t n;
-
-    shared->turns = 0;
-    shared->called_ns = 0;
-    for (int i = 0; i < 2; i++)
-        pids[i] = bench_fork(handoff_child, bench, i + 1);
-    for (int i = 0; i < 2; i++)
-        bench_join(pids[i]);
-    n = (size_t)((shared->samples < MAX_TURNS ? shared->samples : MAX_TURNS) - before);
-    memcpy(times_us, shared->from_call_us + before, n * sizeof(*times_us));
-    return bench_median(times_us, n);
+    return handoff_round(((struct bench *)arg)->handoff);
 }
 
 /* Two commits after as long a pause: a disk and a processor that slept are slower than in a loop. */
 static double run_bare(const struct bench *bench)
 {
-    double times_us[TURNS];
+    double times_us[HANDOFF_TURNS];
 
-    for (int i = 0; i < TURNS; i++) {
+    for (int i = 0; i < HANDOFF_TURNS; i++) {
         int64_t begun_ns;
 
-        bench_sleep_ms(HOLD_MS);
+        bench_sleep_ms(HANDOFF_HOLD_MS);
         begun_ns = bench_now_ns();
         bare_pair(&bench->bare);
         times_us[i] = (double)(bench_now_ns() - begun_ns) / 1000;
     }
-    return bench_median(times_us, TURNS);
+    return bench_median(times_us, HANDOFF_TURNS);
 }
 
 static void bench_with(struct bench *bench, const char *folder, const char *synchronous)
 {
     struct bench_figures figures;
     char text[64], measured[BENCH_CELL], reference[BENCH_CELL];
-    double all_us[MAX_TURNS];
+    double all_us[HANDOFF_MAX];
     double pair_us, median_us;
     int n;
 
-    memset(bench->shared, 0, sizeof(*bench->shared));
-    snprintf(bench->url, sizeof(bench->url), "sqlite:%s/store.db?synchronous=%s", folder, synchronous);
-    figures = bench_rounds(ROUNDS, run_handoff, run_pipe, bench);
+    memset(bench->handoff, 0, sizeof(*bench->handoff));
+    snprintf(bench->handoff->url, sizeof(bench->handoff->url), "sqlite:%s/store.db?synchronous=%s", folder,
+             synchronous);
+    figures = bench_rounds(HANDOFF_ROUNDS, run_handoff, run_pipe, bench);
     snprintf(text, sizeof(text), "release call to acquired, synchronous=%s", synchronous);
     bench_row(text, "< 1000 us", bench_cell(measured, "%.0f us", figures.subject),
               bench_cell(reference, "pipe %.0f us", figures.reference), figures.ratio);
-    n = bench->shared->samples < MAX_TURNS ? bench->shared->samples : MAX_TURNS;
-    memcpy(all_us, bench->shared->from_call_us, (size_t)n * sizeof(*all_us));
+    n = handoff_all(bench->handoff, all_us);
     median_us = bench_median(all_us, (size_t)n);
     pair_us = run_bare(bench);
     bench_row("  the same, beside the two commits in it", "", bench_cell(measured, "%.0f us", median_us),
               bench_cell(reference, "two bare commits %.0f us", pair_us), median_us / pair_us);
     bench_row("  of all turns, 95 of 100 within", "", bench_cell(measured, "%.0f us", all_us[n * 95 / 100]),
               bench_cell(reference, "two bare commits %.0f us", pair_us), all_us[n * 95 / 100] / pair_us);
-    bench_row("  turns taken by the one who had just released", "", bench_cell(measured, "%d", bench->shared->same),
-              bench_cell(reference, "%d turns", n), (double)bench->shared->same / n);
+    bench_row("  turns taken by the one who had just released", "", bench_cell(measured, "%d", bench->handoff->same),
+              bench_cell(reference, "%d turns", n), (double)bench->handoff->same / n);
     bench_file_remove(folder, "store.db");
 }
 
@@ -164,7 +108,8 @@ int main(void)
     struct bench *bench = bench_alloc(1, sizeof(*bench));
     char folder[256];
 
-    bench->shared = bench_share(sizeof(*bench->shared));
+    bench->handoff = bench_share(sizeof(*bench->handoff));
+    bench->returned_ns = bench_share(sizeof(*bench->returned_ns));
     if (pipe(bench->ping) != 0 || pipe(bench->pong) != 0)
         bench_die("pipe", "no descriptor");
     bench_folder_make(folder, sizeof(folder));

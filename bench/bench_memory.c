@@ -5,11 +5,10 @@
  * Each thread has a key and a mutex of its own. The figure of several threads is the time that one pair takes in one of them, so on a
  * machine with fewer processors than threads it grows for the mutex, too.
  */
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "bench.h"
+#include "counting.h"
 
 /* Rounds of one thread are shorter than a time slice, so that most of them are not interrupted. */
 #define ROUNDS_ALONE 201
@@ -119,36 +118,6 @@ static void bench_pairs(void)
 /* ---- bytes ---- */
 
 #define HANDLES 1000
-#define BLOCK_OVERHEAD 8 /* glibc's, in front of each block; malloc_usable_size() leaves it out */
-
-static _Atomic int64_t bytes_in_use;
-
-static void *counting_malloc(size_t size)
-{
-    void *block = malloc(size);
-
-    if (block)
-        bytes_in_use += (int64_t)malloc_usable_size(block) + BLOCK_OVERHEAD;
-    return block;
-}
-
-static void counting_free(void *block)
-{
-    if (block)
-        bytes_in_use -= (int64_t)malloc_usable_size(block) + BLOCK_OVERHEAD;
-    free(block);
-}
-
-static void *counting_realloc(void *block, size_t size)
-{
-    int64_t before = block ? (int64_t)malloc_usable_size(block) + BLOCK_OVERHEAD : 0;
-    void *moved = realloc(block, size);
-
-    if (moved)
-        bytes_in_use += (int64_t)malloc_usable_size(moved) + BLOCK_OVERHEAD - before;
-    return moved;
-}
-
 static void count_canceled(void *user, const verrou_result *result)
 {
     if (result->status == VERROU_ECANCELED)
@@ -228,8 +197,7 @@ static void bench_bytes(void)
 
 int main(void)
 {
-    if (verrou_set_allocator(counting_malloc, counting_realloc, counting_free) != VERROU_OK)
-        return 1;
+    counting_begin();
     bench_bytes();
     if (verrou_set_allocator(malloc, realloc, free) != VERROU_OK)
         return 1;

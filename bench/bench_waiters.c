@@ -6,11 +6,10 @@
  * own trace of each statement that the store begins.
  */
 #include <dirent.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <sys/resource.h>
 
 #include "bare.h"
+#include "going.h"
 
 #define WAITERS 10000
 #define WAIT_MS 2000
@@ -183,98 +182,21 @@ static void bench_waiting_sqlite(const char *folder, int keys)
 
 /* ---- going round ---- */
 
-#define ROUND_ROUNDS 5
-#define ROUND_MS 500
-#define MAX_WAITERS 32
-
-struct going {
-    char url[512];
-    struct bare bare;
-    int processes;
-    int threads; /* of a process */
-    atomic_int ready;
-    atomic_int begun;
-    atomic_int over;
-    atomic_int last; /* who had the lock */
-    atomic_long changes;
-    atomic_long served[MAX_WAITERS];
-};
-
-struct rounder {
-    pthread_t thread;
+struct bench {
     struct going *going;
-    verrou_store *store;
-    int number;
+    struct bare bare;
 };
 
-static void *rounder_main(void *arg)
-{
-    struct rounder *rounder = arg;
-    struct going *going = rounder->going;
-    verrou_lock *lock = bench_lock(rounder->store, "account:42");
-
-    going->ready++;
-    while (!going->begun)
-        bench_sleep_ms(1);
-    while (!going->over) {
-        bench_acquire(lock);
-        going->served[rounder->number]++;
-        if (going->last != rounder->number)
-            going->changes++;
-        going->last = rounder->number;
-        bench_release(lock);
-    }
-    verrou_lock_free(lock);
-    return NULL;
-}
-
-static void going_process(void *arg, int number)
-{
-    struct going *going = arg;
-    struct rounder rounders[MAX_WAITERS];
-    verrou_store *store = bench_open(going->url);
-
-    for (int i = 0; i < going->threads; i++) {
-        rounders[i] = (struct rounder){.going = going, .store = store, .number = number * going->threads + i};
-        if (pthread_create(&rounders[i].thread, NULL, rounder_main, &rounders[i]) != 0)
-            bench_die("pthread_create", "no thread");
-    }
-    for (int i = 0; i < going->threads; i++)
-        pthread_join(rounders[i].thread, NULL);
-    verrou_store_close(store);
-}
-
-/* Changes of owner a second: who takes the lock again right after his own release does not count. */
 static double run_going(void *arg)
 {
-    struct going *going = arg;
-    int waiters = going->processes * going->threads;
-    pid_t pids[8];
-    int64_t begun_ns;
-    long changes;
-
-    going->ready = going->begun = going->over = 0;
-    for (int i = 0; i < going->processes; i++)
-        pids[i] = bench_fork(going_process, going, i);
-    while (going->ready < waiters)
-        bench_sleep_ms(1);
-    going->changes = 0;
-    begun_ns = bench_now_ns();
-    going->begun = 1;
-    bench_sleep_ms(ROUND_MS);
-    changes = going->changes;
-    begun_ns = bench_now_ns() - begun_ns;
-    going->over = 1;
-    for (int i = 0; i < going->processes; i++)
-        bench_join(pids[i]);
-    return (double)changes * 1e9 / (double)begun_ns;
+    return going_round(((struct bench *)arg)->going, going_process);
 }
 
 static double run_bare(void *arg)
 {
-    struct going *going = arg;
+    const struct bench *bench = arg;
 
-    return bare_rate(&going->bare, ROUND_MS / 2);
+    return bare_rate(&bench->bare, GOING_MS / 2);
 }
 
 /* Two threads that hand a turn to each other with a mutex and a condition: what a change of owner costs without a lock service. */
@@ -321,7 +243,7 @@ static double run_turns(void *arg)
     for (int i = 0; i < 2; i++)
         if (pthread_create(&threads[i], NULL, turner_main, &turners[i]) != 0)
             bench_die("pthread_create", "no thread");
-    bench_sleep_ms(ROUND_MS / 2);
+    bench_sleep_ms(GOING_MS / 2);
     pthread_mutex_lock(&turns.mutex);
     turns.over = true;
     begun_ns = bench_now_ns() - begun_ns;
@@ -332,50 +254,40 @@ static double run_turns(void *arg)
     return (double)turns.changes * 1e9 / (double)begun_ns;
 }
 
-static void bench_going_with(struct going *going, int processes, int waiters, double (*reference)(void *),
+static void bench_going_with(struct bench *bench, int processes, int waiters, double (*reference)(void *),
                              const char *reference_name)
 {
+    struct going *going = bench->going;
     struct bench_figures figures;
     char text[96], measured[BENCH_CELL], compared[BENCH_CELL];
-    long least, most;
-    int total;
 
-    going->processes = processes;
-    going->threads = waiters < processes ? 1 : waiters / processes;
-    total = going->processes * going->threads;
-    memset(going->served, 0, sizeof(going->served));
-    figures = bench_rounds(ROUND_ROUNDS, run_going, reference, going);
-    least = most = going->served[0];
-    for (int i = 0; i < total; i++) {
-        least = going->served[i] < least ? going->served[i] : least;
-        most = going->served[i] > most ? going->served[i] : most;
-    }
-    snprintf(text, sizeof(text), "%.7s %d waiters in %d process%s", going->url, total, processes,
-             processes == 1 ? "" : "es");
+    going_set(going, processes, waiters);
+    figures = bench_rounds(GOING_ROUNDS, run_going, reference, bench);
+    snprintf(text, sizeof(text), "%.7s %d waiters in %d process%s", going->url, waiters, going->processes,
+             going->processes == 1 ? "" : "es");
     bench_row(text, "", bench_cell(measured, "%.0f/s", figures.subject),
               bench_cell(compared, "%s %.0f/s", reference_name, figures.reference), figures.ratio);
-    bench_row("  served: least and most of one waiter", "least > 0", bench_cell(measured, "%ld", least),
-              bench_cell(compared, "%ld", most), most > 0 ? (double)least / (double)most : 0);
+    going_print_served(going);
 }
 
 static void bench_going(const char *folder)
 {
     static const int waiters[] = {2, 8, 32};
-    struct going *going = bench_share(sizeof(*going));
+    struct bench bench = {.going = bench_share(sizeof(*bench.going))};
 
     bench_head("changes of owner, one key, held for no time");
-    strcpy(going->url, "memory:");
+    strcpy(bench.going->url, "memory:");
     for (size_t i = 0; i < sizeof(waiters) / sizeof(waiters[0]); i++)
-        bench_going_with(going, 1, waiters[i], run_turns, "condition variable");
-    bare_open(&going->bare, folder, "bare.db", "full");
-    snprintf(going->url, sizeof(going->url), "sqlite:%s/going.db", folder);
+        bench_going_with(&bench, 1, waiters[i], run_turns, "condition variable");
+    bare_open(&bench.bare, folder, "bare.db", "full");
+    snprintf(bench.going->url, sizeof(bench.going->url), "sqlite:%s/going.db", folder);
     for (int processes = 1; processes <= 4; processes += 3)
         for (size_t i = 0; i < sizeof(waiters) / sizeof(waiters[0]); i++)
-            bench_going_with(going, processes, waiters[i], run_bare, "bare loop");
-    bare_close(&going->bare);
+            bench_going_with(&bench, processes, waiters[i], run_bare, "bare loop");
+    bare_close(&bench.bare);
     bench_file_remove(folder, "bare.db");
     bench_file_remove(folder, "going.db");
-    munmap(going, sizeof(*going));
+    munmap(bench.going, sizeof(*bench.going));
 }
 
 int main(void)

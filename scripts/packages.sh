@@ -10,6 +10,10 @@ build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3
 # redis-tools has the Redis server as well, under the name redis-check-rdb, which is how the tests run it. The package redis-server
 # adds a system service, which would listen on port 6379 of the developer's machine from then on.
 tests="g++ libcmocka-dev mandoc zlib1g-dev redis-tools openssl"
+# The original, which we are tested beside, comes from npm. With npm comes a Node.js; whether it is new enough, scripts/node.sh sees to.
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    tests="$tests nodejs npm"
+fi
 lint="clang clang-format clang-tidy cppcheck mandoc"
 fuzz="clang libclang-rt-dev"
 coverage="gcovr"

@@ -295,7 +295,10 @@ typedef struct verrou_driver {
     verrou_status (*execute)(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                              verrou_error *err);
 
-    /* Optional. Report every live lock whose key starts with prefix (prefix included, any order). */
+    /*
+     * Optional. Report every live lock whose key starts with prefix (prefix included, any order; one that is reported twice is told once).
+     * After a failure of list, check or schema with err->retriable set the lane is closed, and the request is tried on another one.
+     */
     verrou_status (*list)(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                           verrou_sink *sink, verrou_error *err);
 

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FENCE_TEXT 32
+
 /* Length of the control character that `at` starts with, 0 if it is none: C0, DEL, and C1 in its UTF-8 form. */
 static size_t control_len(const unsigned char *at)
 {
@@ -158,6 +160,15 @@ const char *lease_text(int64_t remaining_ms, char out[LEASE_TEXT])
     return out;
 }
 
+/* Not every store can tell the holder's token. */
+static const char *fence_text(const char *separator, uint64_t fence, char out[FENCE_TEXT])
+{
+    out[0] = '\0';
+    if (fence)
+        snprintf(out, FENCE_TEXT, "%sfence %" PRIu64, separator, fence);
+    return out;
+}
+
 const char *holder_text(const char *owner)
 {
     size_t hex = strspn(owner, "0123456789abcdef");
@@ -222,14 +233,14 @@ static int json_out(json_t *value)
 
 static int print_item(const char *key, const verrou_info *info)
 {
-    char left[LEASE_TEXT];
+    char left[LEASE_TEXT], fence[FENCE_TEXT];
     char *clean_key = escaped(key);
     char *clean_holder = escaped(holder_text(info->owner));
     int code = EXIT_OK;
 
     if (clean_key && clean_holder)
-        printf("%s\t%s\t%s\tfence %" PRIu64 "\n", clean_key, clean_holder, lease_text(info->remaining_ms, left),
-               info->fence);
+        printf("%s\t%s\t%s%s\n", clean_key, clean_holder, lease_text(info->remaining_ms, left),
+               fence_text("\t", info->fence, fence));
     else
         code = fail(EXIT_INTERNAL, "out of memory");
     free(clean_key);
@@ -240,7 +251,7 @@ static int print_item(const char *key, const verrou_info *info)
 int print_info(const char *key, const verrou_info *info, bool json)
 {
     char *clean = NULL;
-    char left[LEASE_TEXT];
+    char left[LEASE_TEXT], fence[FENCE_TEXT];
     int code = EXIT_OK;
 
     if (json)
@@ -251,7 +262,8 @@ int print_info(const char *key, const verrou_info *info, bool json)
     }
     clean = escaped(holder_text(info->owner));
     if (clean)
-        printf("locked by %s, %s, fence %" PRIu64 "\n", clean, lease_text(info->remaining_ms, left), info->fence);
+        printf("locked by %s, %s%s\n", clean, lease_text(info->remaining_ms, left),
+               fence_text(", ", info->fence, fence));
     else
         code = fail(EXIT_INTERNAL, "out of memory");
     free(clean);

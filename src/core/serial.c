@@ -165,6 +165,19 @@ static verrou_status read_fence(const json_t *object, uint64_t *ret_fence, verro
     return VERROU_OK;
 }
 
+/* The original writes 0, and no end, for a lock that it was told to make with a TTL of 0: to it that means "never". */
+static verrou_status read_ttl(const json_t *object, int64_t *ret_ms, verrou_error *err)
+{
+    const json_t *ttl = json_object_get(object, "ttl");
+
+    if (json_is_integer(ttl) && json_integer_value(ttl) == 0 &&
+        json_is_null(json_object_get(object, "expirationTime"))) {
+        *ret_ms = VERROU_FOREVER;
+        return VERROU_OK;
+    }
+    return read_ms(object, "ttl", 1, VERROU_MAX_MS, ret_ms, err);
+}
+
 verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou_error *err)
 {
     verrou__serial serial = {NULL, NULL, NULL, 0, 0, 0};
@@ -186,7 +199,7 @@ verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou
     if (status == VERROU_OK)
         status = read_text(object, "owner", VERROU_MAX_OWNER, true, &serial.owner, err);
     if (status == VERROU_OK)
-        status = read_ms(object, "ttl", 1, VERROU_MAX_MS, &serial.ttl_ms, err);
+        status = read_ttl(object, &serial.ttl_ms, err);
     if (status == VERROU_OK)
         status = read_ms(object, "expirationTime", 0, MAX_EXACT, &serial.expiration_ms, err);
     if (status == VERROU_OK)

@@ -163,10 +163,25 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const verrou_listed *)a)->key, ((const verrou_listed *)b)->key);
 }
 
+/* Of several with one key the first stays. */
+static void drop_repeated(struct verrou_sink *sink)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < sink->lock_count; i++) {
+        if (kept > 0 && by_key(&sink->locks[kept - 1], &sink->locks[i]) == 0)
+            verrou__free((char *)sink->locks[i].key);
+        else
+            sink->locks[kept++] = sink->locks[i];
+    }
+    sink->lock_count = kept;
+}
+
 const verrou_listed *verrou__sink_locks(struct verrou_sink *sink, size_t *ret_count)
 {
     if (sink->lock_count > 1)
         qsort(sink->locks, sink->lock_count, sizeof(*sink->locks), by_key);
+    drop_repeated(sink);
     *ret_count = sink->lock_count;
     return sink->locks;
 }

@@ -19,7 +19,7 @@ int verrou__sink_finding(struct verrou_sink *sink, verrou_level level, const cha
     VERROU_PRINTF(4, 5);
 int verrou__sink_text_add(struct verrou_sink *sink, const char *format, ...) VERROU_PRINTF(2, 3);
 
-/* What was found. The locks are sorted by key. */
+/* What was found. The locks are sorted by key, each of them once: a server may tell a key twice while it is being listed. */
 const verrou_listed *verrou__sink_locks(struct verrou_sink *sink, size_t *ret_count);
 void verrou__sink_each_finding(struct verrou_sink *sink, verrou_check_fn each, void *user);
 char *verrou__sink_take_text(struct verrou_sink *sink); /* "" if there is none; NULL when out of memory */

@@ -6,41 +6,7 @@
 
 #include <string.h>
 
-/* Length in bytes of the character that starts at `at`, 0 if it is not valid. Reads no further than the NUL after the
- * text. */
-static size_t character(const unsigned char *at)
-{
-    unsigned char low = 0x80;
-    unsigned char high = 0xBF;
-    size_t len;
-
-    if (at[0] < 0x80)
-        return 1;
-    if (at[0] >= 0xC2 && at[0] <= 0xDF) {
-        len = 2;
-    } else if ((at[0] & 0xF0) == 0xE0) {
-        len = 3;
-        if (at[0] == 0xE0)
-            low = 0xA0; /* below: an overlong form */
-        if (at[0] == 0xED)
-            high = 0x9F; /* above: a surrogate */
-    } else if (at[0] >= 0xF0 && at[0] <= 0xF4) {
-        len = 4;
-        if (at[0] == 0xF0)
-            low = 0x90;
-        if (at[0] == 0xF4)
-            high = 0x8F; /* above: beyond U+10FFFF */
-    } else {
-        return 0;
-    }
-
-    if (at[1] < low || at[1] > high)
-        return 0;
-    for (size_t i = 2; i < len; i++)
-        if ((at[i] & 0xC0) != 0x80)
-            return 0;
-    return len;
-}
+#include "util/utf8.h"
 
 verrou_status verrou__check_text(const char *what, const char *text, size_t max, verrou_error *err)
 {
@@ -67,7 +33,7 @@ verrou_status verrou__check_text(const char *what, const char *text, size_t max,
                 continue;
             }
         }
-        step = character((const unsigned char *)text + at);
+        step = utf8_character((const unsigned char *)text + at);
         if (step == 0)
             return verrou__fail(err, VERROU_EINVAL, "%s: not valid UTF-8 at byte %zu", what, at + 1);
         at += step;

@@ -91,9 +91,9 @@ static bool is_special(const verrou__call *call)
     return call->kind == VERROU__LIST || call->kind == VERROU__CHECK || call->kind == VERROU__SCHEMA;
 }
 
-/* list, check, schema: a driver's function of their own. */
-static void engine_execute_special(verrou__engine *engine, void *lane, verrou__call *call, int64_t deadline_ms,
-                                   verrou_error *err)
+/* list, check, schema: a driver's function of their own. Returns VERROU_OK if the lane can be used again. */
+static verrou_status engine_execute_special(verrou__engine *engine, void *lane, verrou__call *call, int64_t deadline_ms,
+                                            verrou_error *err)
 {
     const verrou_driver *driver = engine->driver;
     verrou_sink *sink = (verrou_sink *)call->sink;
@@ -108,7 +108,7 @@ static void engine_execute_special(verrou__engine *engine, void *lane, verrou__c
         status = driver->schema(engine->state, lane, call->apply, deadline_ms, sink, err);
     if (status == VERROU_OK) {
         op->result = VERROU_OP_APPLIED;
-        return;
+        return VERROU_OK;
     }
     if (err->status == VERROU_OK)
         verrou__fail(err, status, "%s", verrou_status_text(status));
@@ -116,6 +116,7 @@ static void engine_execute_special(verrou__engine *engine, void *lane, verrou__c
     engine->host->op_fail(op, op->result, err->retriable, err->store_code, "%s", err->message);
     if (op->error)
         op->error->status = status;
+    return err->retriable ? status : VERROU_OK;
 }
 
 /* ---- entering and leaving ---- */
@@ -357,8 +358,7 @@ static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__
 {
     if (!is_special(calls[0]))
         return engine->driver->execute(engine->state, lane, ops, n, deadline_ms, err);
-    engine_execute_special(engine, lane, calls[0], deadline_ms, err);
-    return VERROU_OK;
+    return engine_execute_special(engine, lane, calls[0], deadline_ms, err);
 }
 
 bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)

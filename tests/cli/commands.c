@@ -538,7 +538,7 @@ static void owners_are_escaped(void **state)
     (void)state;
     use_odd_store("odd:held");
     j = ran(0, NULL, "status", "k", NULL);
-    assert_contains(j->out_text, "locked by some\\x1b[1mone, time left unknown");
+    assert_string_equal(j->out_text, "locked by some\\x1b[1mone, time left unknown\n"); /* and no token */
     job_free(j);
     j = ran(75, NULL, "acquire", "k", "--no-wait", NULL);
     assert_contains(j->err_text, "is held by some\\x1b[1mone, time left unknown");

@@ -40,10 +40,10 @@ events)
     ;;
 settings)
     # stores.md and verrou-stores(7) list the settings of the library and of its stores.
-    grep -rhE --include='*.c' '_?settings\[\] = \{' src/core src/stores | grep -oE '"[a-z_]+"' | tr -d '"' >"$work/a"
-    sed -n 's/^| `\([a-z_]*\)=` |.*/\1/p' docs/guide/stores.md >"$work/d"
+    find src/core src/stores -name '*.c' -exec awk '/settings\[\] = \{/, /;/' {} + | grep -oE '"[a-z_-]+"' | tr -d '"' >"$work/a"
+    sed -n '/^| `[a-z_-]*=`/ { s/^|\([^|]*\)|.*/\1/; p; }' docs/guide/stores.md | grep -oE '[a-z_-]+=' | tr -d = >"$work/d"
     same "settings in stores.md" "$work/d" "$work/a"
-    sed -n 's/^\.It Cm \([a-z_]*\)=.*/\1/p' docs/man/verrou-stores.7 >"$work/d"
+    sed -n 's/^\.It Cm \([a-z_-]*\)=.*/\1/p' docs/man/verrou-stores.7 >"$work/d"
     same "settings in verrou-stores(7)" "$work/d" "$work/a"
     ;;
 links)

@@ -1,6 +1,7 @@
 // every_header.cc - the public headers from C++: all of them in one file, and a lock taken and given back.
 #include <cstdio>
 #include <verrou/conformance.h>
+#include <verrou/redis.h>
 #include <verrou/sqlite.h>
 #include <verrou/store.h>
 #include <verrou/verrou.h>

@@ -65,6 +65,20 @@ sqlite)
     ./linked_store "sqlite:$work/linked.db"
     [ -s "$work/linked.db" ] || fail "no database was made"
     ;;
+redis)
+    # The same for Redis, on a server of the test's own. redis-check-rdb is the server under another name. The store waits for it.
+    server=$(command -v redis-server || command -v redis-check-rdb) || fail "there is no Redis server"
+    place=$(mktemp -d) # the path of a socket has to be short
+    ln -s "$server" redis-server
+    ./redis-server --port 0 --unixsocket "$place/socket" --save "" --dir "$place" --logfile "$work/redis.log" >redis.out 2>&1 &
+    trap 'kill $!; wait $! || true; rm -rf "$place"' EXIT
+    $CC -std=c11 $flags -o first_lock "$SOURCE/examples/first_lock.c" $(pkg-config --cflags --libs verrou) -Wl,-rpath,"$tree/lib"
+    ./first_lock "redis+unix://$place/socket?timeout=60s"
+    $CC -std=c11 $flags -DREDIS -static -o linked_store "$here/linked_store.c" \
+        $(pkg-config --static --cflags --libs verrou-redis verrou) 2>link.log ||
+        { cat link.log >&2; fail "static linking failed"; }
+    ./linked_store "redis+unix://$place/socket?timeout=60s"
+    ;;
 package)
     # find_package() leads to every library, for C and C++, shared and static.
     mkdir project

@@ -16,5 +16,11 @@ target_link_libraries(static_c PRIVATE verrou::verrou-static)
 add_executable(linked_store ${SOURCES}/linked_store.c)
 target_link_libraries(linked_store PRIVATE verrou::verrou-sqlite-static verrou::verrou-static)
 
+if(TARGET verrou::verrou-redis-static)
+    add_executable(linked_redis ${SOURCES}/linked_store.c)
+    target_compile_definitions(linked_redis PRIVATE REDIS)
+    target_link_libraries(linked_redis PRIVATE verrou::verrou-redis-static verrou::verrou-static)
+endif()
+
 add_executable(conforming ${SOURCES}/conforming.c)
 target_link_libraries(conforming PRIVATE verrou::verrou-conformance)

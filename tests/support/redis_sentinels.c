@@ -48,6 +48,15 @@ static bool has(const char *lines, const char *field, const char *value)
     return strstr(lines, wanted) != NULL;
 }
 
+static int occurrences(const char *lines, const char *wanted)
+{
+    int count = 0;
+
+    for (const char *at = lines; (at = strstr(at, wanted)); at++)
+        count++;
+    return count;
+}
+
 static bool is_master(const redis_server *node)
 {
     redisReply *reply = redis__try(node, 1, (const char *[]){"ROLE"});
@@ -110,8 +119,8 @@ static bool sees_all(const redis_sentinels *group, const redis_server *sentinel,
 {
     const char *state = redis_text(sentinel, "SENTINEL", "MASTER", "mymaster", NULL);
     const char *replicas = redis_text(sentinel, "SENTINEL", "REPLICAS", "mymaster", NULL);
-    char number[16];
-    int usable = 0;
+    int expected = running_nodes(group) - 1;
+    char number[32];
 
     snprintf(number, sizeof number, "%d", redis__server_group_port(master));
     if (!has(state, "port", number) || !has(state, "flags", "master"))
@@ -119,9 +128,10 @@ static bool sees_all(const redis_sentinels *group, const redis_server *sentinel,
     snprintf(number, sizeof number, "%d", REDIS_SENTINELS - 1);
     if (!has(state, "num-other-sentinels", number))
         return false;
-    for (const char *at = replicas; (at = strstr(at, "\nflags\nslave\n")); at++)
-        usable++;
-    return usable == running_nodes(group) - 1;
+    /* A sentinel that still takes a node for a master, or for a replica of another, is about to change that. */
+    snprintf(number, sizeof number, "\nmaster-port\n%d\n", redis__server_group_port(master));
+    return occurrences(replicas, "\nflags\nslave\n") == expected &&
+           occurrences(replicas, "\nrole-reported\nslave\n") >= expected && occurrences(replicas, number) >= expected;
 }
 
 static bool follows(const redis_server *node, const redis_server *master)

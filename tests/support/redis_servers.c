@@ -17,6 +17,7 @@
 #define TEXTS 17
 #define TEXT_SIZE 32768
 #define START_ATTEMPTS 5
+#define INFO_ATTEMPTS 10
 
 /* The plain client's own user where an ACL file decides about all others. */
 #define SUPPORT_USER "verrou-tests"
@@ -456,9 +457,24 @@ static char *value_of(char *info, const char *name, const char *separator, const
     return NULL;
 }
 
+/* A sentinel that makes a node a replica also closes all connections to it; so one that breaks is tried again. */
+static char *info_text(const redis_server *server, const char *section)
+{
+    redisReply *reply = NULL;
+
+    for (int attempt = 0; !reply && attempt < INFO_ATTEMPTS; attempt++) {
+        if (attempt > 0)
+            process_pause();
+        reply = redis__try(server, 2, (const char *[]){"INFO", section});
+    }
+    if (!reply)
+        process_fail("the Redis server on port %d does not answer INFO", server->port);
+    return (char *)(uintptr_t)text_of(server, reply);
+}
+
 const char *redis_info(const redis_server *server, const char *section, const char *field)
 {
-    char *info = (char *)(uintptr_t)redis_text(server, "INFO", section, NULL);
+    char *info = info_text(server, section);
     const char *value = value_of(info, field, ":", "\r\n");
 
     return value ? value : "";
@@ -466,7 +482,7 @@ const char *redis_info(const redis_server *server, const char *section, const ch
 
 long long redis_calls(const redis_server *server, const char *command)
 {
-    char *info = (char *)(uintptr_t)redis_text(server, "INFO", "commandstats", NULL);
+    char *info = info_text(server, "commandstats");
     char name[64];
     const char *value;
 

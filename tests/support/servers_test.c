@@ -626,9 +626,9 @@ static void late_request_is_lost_if_its_connection_is_killed(void **state)
     redisFree(c);
     proxy_wait(proxy, PROXY_ORPHANED, 1);
     assert_int_equal(redis_integer(server, "CLIENT", "KILL", "ID", id, NULL), 1);
+    proxy_wait(proxy, PROXY_CLOSED, 1);
     proxy_let_go(proxy);
     assert_string_equal(redis_text(server, "GET", "k", NULL), "(nil)");
-    proxy_wait(proxy, PROXY_CLOSED, 1);
 }
 
 /* In a black hole connections are accepted and nothing is answered or carried out; later ones work again. */
@@ -718,7 +718,7 @@ static void messages_are_no_replies(void **state)
     redisReply *reply;
 
     (void)state;
-    proxy_set(proxy, PROXY_DROP_MESSAGE, .match = "lost");
+    proxy_set(proxy, PROXY_DROP_MESSAGE, .match = "a"); /* the request to subscribe contains it as well */
     redisAppendCommand(c, "SUBSCRIBE a b");
     for (int i = 0; i < 2; i++) {
         assert_int_equal(redisGetReply(c, &got), REDIS_OK);

@@ -114,6 +114,17 @@ static void test_wrong_types(void **state)
     refuse(HEAD TIMES ",\"fence\":true}", "\"fence\" is not a whole number");
 }
 
+/* The original's lock with a TTL of 0 never expires. */
+static void test_zero_of_the_original(void **state)
+{
+    verrou__serial serial = parse(HEAD "\"ttl\":0,\"expirationTime\":null}");
+
+    (void)state;
+    assert_int_equal(serial.ttl_ms, VERROU_FOREVER);
+    assert_int_equal(serial.expiration_ms, VERROU_FOREVER);
+    verrou__serial_done(&serial);
+}
+
 /* Ranges: a lease of 1 ms to the longest, a time and a token that are exact in JavaScript. */
 static void test_ranges(void **state)
 {
@@ -122,7 +133,7 @@ static void test_ranges(void **state)
     (void)state;
     assert_int_equal(serial.ttl_ms, VERROU_MAX_MS);
     verrou__serial_done(&serial);
-    refuse(HEAD "\"ttl\":0,\"expirationTime\":null}", "\"ttl\" is not between");
+    refuse(HEAD "\"ttl\":0,\"expirationTime\":1}", "\"ttl\" is not between");
     refuse(HEAD "\"ttl\":-1,\"expirationTime\":null}", "\"ttl\" is not between");
     refuse(HEAD "\"ttl\":4503599627370497,\"expirationTime\":null}", "\"ttl\" is not between");
     refuse(HEAD "\"ttl\":9223372036854775807,\"expirationTime\":null}", "\"ttl\" is not between");
@@ -263,12 +274,19 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_original),        cmocka_unit_test(test_never),
-        cmocka_unit_test(test_tolerance),       cmocka_unit_test(test_large_fence),
-        cmocka_unit_test(test_missing_members), cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_duplicates),      cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_format),          cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_original),
+        cmocka_unit_test(test_never),
+        cmocka_unit_test(test_tolerance),
+        cmocka_unit_test(test_large_fence),
+        cmocka_unit_test(test_missing_members),
+        cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_zero_of_the_original),
+        cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_out_of_memory),
     };
 
     failing_alloc_install();

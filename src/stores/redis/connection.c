@@ -46,12 +46,14 @@ void verrou__redis_log(const redis_state *state, verrou_level level, const char 
     state->host->log(state->log_context, level, event, NULL, text);
 }
 
-static void break_it(redis_connection *connection, redis_fault *fault, const char *code, const char *what)
+/* The first cause counts. */
+void verrou__redis_break(redis_connection *connection, redis_fault *fault, const char *code, const char *what)
 {
-    connection->broken = true;
-    verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, code, "%s:%d: %s", connection->address.host,
-                            connection->address.port, what);
-    fault->broken = true;
+    if (!connection->broken)
+        verrou__redis_fault_set(&connection->fault, VERROU_OP_RETRY, true, code, "%s:%d: %s", connection->address.host,
+                                connection->address.port, what);
+    connection->broken = connection->fault.broken = true;
+    *fault = connection->fault;
 }
 
 /* Reading or writing failed with errno. TLS may know better why, and then it may be for good. */
@@ -63,10 +65,11 @@ static void break_by_errno(redis_connection *connection, redis_fault *fault)
     char tls_text[300];
 
     snprintf(tls_text, sizeof tls_text, "TLS: %s", text ? text : "");
-    break_it(connection, fault, text ? "TLS" : NULL, text ? tls_text : strerror(error));
+    verrou__redis_break(connection, fault, text ? "TLS" : NULL, text ? tls_text : strerror(error));
     if (final) {
-        fault->result = VERROU_OP_FAILED;
-        fault->retriable = false;
+        connection->fault.result = VERROU_OP_FAILED;
+        connection->fault.retriable = false;
+        *fault = connection->fault;
     }
 }
 
@@ -118,7 +121,7 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
         if (put < 0)
             break_by_errno(connection, fault);
         else if (put == 0)
-            break_it(connection, fault, NULL, "the connection was closed");
+            verrou__redis_break(connection, fault, NULL, "the connection was closed");
         if (put <= 0)
             return false;
         connection->out_at += (size_t)put;
@@ -129,11 +132,16 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
 
 bool verrou__redis_flush(redis_connection *connection, int64_t deadline_ms, redis_fault *fault)
 {
+    /* What is left was taken for not sent. */
+    if (connection->broken) {
+        *fault = connection->fault;
+        return false;
+    }
     while (verrou__redis_flush_some(connection, fault)) {
         if (connection->out_len == 0)
             return true;
         if (!verrou__redis_stream_wait_write(connection->state, &connection->stream, deadline_ms)) {
-            break_it(connection, fault, "TIMEOUT", "the request could not be sent in time");
+            verrou__redis_break(connection, fault, "TIMEOUT", "the request could not be sent in time");
             return false;
         }
     }
@@ -149,7 +157,7 @@ static bool parse_reply(redis_connection *connection, redisReply **ret_reply, re
         void *reply = NULL;
 
         if (redisReaderGetReply(connection->reader, &reply) != REDIS_OK) {
-            break_it(connection, fault, "PROTOCOL", connection->reader->errstr);
+            verrou__redis_break(connection, fault, "PROTOCOL", connection->reader->errstr);
             return false;
         }
         *ret_reply = reply;
@@ -179,7 +187,8 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
         if (got < 0)
             break_by_errno(connection, fault);
         else
-            break_it(connection, fault, NULL, got > 0 ? "out of memory" : "the server closed the connection");
+            verrou__redis_break(connection, fault, NULL,
+                                got > 0 ? "out of memory" : "the server closed the connection");
         return false;
     }
     return false;
@@ -190,9 +199,9 @@ redisReply *verrou__redis_reply(redis_connection *connection, int64_t deadline_m
     redisReply *reply = NULL;
 
     if (connection->broken)
-        break_it(connection, fault, NULL, "the connection was lost");
+        *fault = connection->fault;
     else if (verrou__redis_reply_now(connection, deadline_ms, &reply, fault) && !reply)
-        break_it(connection, fault, "TIMEOUT", "no answer in time");
+        verrou__redis_break(connection, fault, "TIMEOUT", "no answer in time");
     return reply;
 }
 
@@ -252,7 +261,9 @@ void verrou__redis_lost_answer(redis_connection *connection)
 {
     redis_state *state = connection->state;
     redis_lost *lost;
+    redis_fault fault;
 
+    verrou__redis_break(connection, &fault, NULL, "an answer was lost");
     if (!connection->client_id || !connection->run_id[0])
         return;
     pthread_mutex_lock(&state->mutex);
@@ -261,49 +272,109 @@ void verrou__redis_lost_answer(redis_connection *connection)
         state->lost_count--;
     }
     lost = &state->lost[state->lost_count++];
+    lost->serial = ++state->lost_serial;
     lost->client_id = connection->client_id;
     memcpy(lost->run_id, connection->run_id, sizeof lost->run_id);
     pthread_mutex_unlock(&state->mutex);
     connection->client_id = 0;
 }
 
-/* Only to the server that knows them: ids begin anew with every server process. */
-void verrou__redis_kill_lost(redis_connection *connection)
+/*
+ * Only to the server that knows them: ids begin anew with every server process. They are forgotten when it is known to be done: until then
+ * this connection may be lost as well, and what is asked on others must not overtake the killing.
+ */
+bool verrou__redis_kill_lost(redis_connection *connection)
+{
+    redis_state *state = connection->state;
+    bool said = true;
+
+    if (connection->broken || !connection->run_id[0])
+        return true;
+    pthread_mutex_lock(&state->mutex);
+    for (size_t i = 0; i < state->lost_count && said; i++) {
+        const redis_lost *lost = &state->lost[i];
+        char id[32];
+
+        if (lost->serial <= connection->killing || strcmp(lost->run_id, connection->run_id) != 0)
+            continue;
+        snprintf(id, sizeof id, "%lld", lost->client_id);
+        said = say(connection, "CLIENT", "KILL", "ID", id, NULL);
+        if (said) {
+            connection->skip++;
+            connection->killing = lost->serial;
+        }
+    }
+    pthread_mutex_unlock(&state->mutex);
+    return said;
+}
+
+void verrou__redis_lost_killed(redis_connection *connection)
 {
     redis_state *state = connection->state;
     size_t kept = 0;
 
-    if (!connection->run_id[0])
+    if (!connection->killing)
         return;
     pthread_mutex_lock(&state->mutex);
-    for (size_t i = 0; i < state->lost_count; i++) {
-        char id[32];
-
-        snprintf(id, sizeof id, "%lld", state->lost[i].client_id);
-        if (strcmp(state->lost[i].run_id, connection->run_id) == 0 && say(connection, "CLIENT", "KILL", "ID", id, NULL))
-            connection->skip++;
-        else
+    for (size_t i = 0; i < state->lost_count; i++)
+        if (state->lost[i].serial > connection->killing || strcmp(state->lost[i].run_id, connection->run_id) != 0)
             state->lost[kept++] = state->lost[i];
-    }
     state->lost_count = kept;
     pthread_mutex_unlock(&state->mutex);
+    connection->killing = 0;
+}
+
+/* ---- replies that belong to no request ---- */
+
+bool verrou__redis_is_at_rest(redis_connection *connection, redis_fault *fault)
+{
+    redisReply *reply = NULL;
+
+    if (!verrou__redis_reply_now(connection, 0, &reply, fault))
+        return false;
+    if (!reply && (connection->skip || connection->reader->pos == connection->reader->len))
+        return true;
+    freeReplyObject(reply);
+    verrou__redis_break(connection, fault, "PROTOCOL", "a reply to nothing that was asked");
+    return false;
+}
+
+bool verrou__redis_prove(redis_connection *connection, int64_t deadline_ms, bool *ret_refused, redis_fault *fault)
+{
+    char number[16];
+    redisReply *reply = NULL;
+
+    snprintf(number, sizeof number, "%lu", (unsigned long)++connection->number);
+    *ret_refused = false;
+    if (!say(connection, "PING", number, NULL))
+        verrou__redis_break(connection, fault, NULL, "out of memory");
+    else if (verrou__redis_flush(connection, deadline_ms, fault))
+        reply = verrou__redis_reply(connection, deadline_ms, fault);
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        *ret_refused = true;
+    else if (reply && (reply->type != REDIS_REPLY_STRING || strcmp(reply->str, number) != 0))
+        verrou__redis_break(connection, fault, "PROTOCOL", "a reply to something else than what was asked");
+    freeReplyObject(reply);
+    return !connection->broken;
 }
 
 /* ---- the first words ---- */
 
-static void info_line(const char *info, const char *name, char *value, size_t size)
+void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size)
 {
-    const char *at = strstr(info, name);
-    size_t len;
+    size_t name_len = strlen(name);
 
     value[0] = '\0';
-    if (!at)
+    for (const char *at = strstr(info, name); at; at = strstr(at + 1, name)) {
+        size_t len = strcspn(at, "\r\n");
+
+        if ((at != info && at[-1] != '\n') || at[name_len] != ':')
+            continue;
+        if (len - name_len <= size) {
+            memcpy(value, at + name_len + 1, len - name_len - 1);
+            value[len - name_len - 1] = '\0';
+        }
         return;
-    at += strlen(name);
-    len = strcspn(at, "\r\n");
-    if (len < size) {
-        memcpy(value, at, len);
-        value[len] = '\0';
     }
 }
 
@@ -314,8 +385,8 @@ static void read_info(redis_connection *connection, const redisReply *reply)
 
     if (reply->type != REDIS_REPLY_STRING)
         return;
-    info_line(reply->str, "run_id:", connection->run_id, sizeof connection->run_id);
-    info_line(reply->str, "redis_version:", version, sizeof version);
+    verrou__redis_info_field(reply->str, "run_id", connection->run_id, sizeof connection->run_id);
+    verrou__redis_info_field(reply->str, "redis_version", version, sizeof version);
     connection->version = (int)strtol(version, &rest, 10) * 100;
     if (rest && *rest == '.')
         connection->version += (int)strtol(rest + 1, NULL, 10);
@@ -352,7 +423,9 @@ static greeting greeting_for(const redis_state *state, redis_purpose purpose)
         .scripts = purpose == REDIS_FOR_LOCKS,
     };
 
-    first.auth = first.password != NULL;
+    first.auth = first.password || (first.user && first.user[0]);
+    if (!first.password)
+        first.password = ""; /* for users without one: the name alone decides what is allowed */
     snprintf(first.db, sizeof first.db, "%d", state->db);
     return first;
 }
@@ -382,16 +455,16 @@ static bool send_greeting(redis_connection *connection, const greeting *first)
 /* Whether an error reply means that nothing will work on this connection. */
 static bool is_refused(const redis_connection *connection, const redisReply *reply, redis_fault *fault)
 {
-    static const char *const final[] = {"NOAUTH", "DENIED", "ERR max number of clients"};
+    static const char *const final[] = {"NOAUTH", "DENIED", "ERR max number of clients", "BUSY "};
+    const size_t passing = 2; /* from here on */
 
     if (reply->type != REDIS_REPLY_ERROR)
         return false;
     for (size_t i = 0; i < sizeof final / sizeof final[0]; i++) {
         if (strncmp(reply->str, final[i], strlen(final[i])) == 0) {
             verrou__redis_explain(connection, reply, fault);
-            if (i == 2)
-                fault->result = VERROU_OP_RETRY;
-            fault->retriable = i == 2;
+            fault->result = i >= passing ? VERROU_OP_RETRY : VERROU_OP_FAILED;
+            fault->retriable = i >= passing;
             return true;
         }
     }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define MAX_ROUNDS 8
+#define REST_MS 100         /* after a pause of this length it is looked whether the connection is still there */
 #define RENEW_AFTER_MS 250  /* a lane without a node for a slot is opened anew, but not more often */
 #define SHARDED_PUBLISH 700 /* since Redis 7.0 */
 
@@ -20,8 +21,10 @@ typedef struct attempt {
     redis_connection *connection; /* NULL: nothing is asked in this round */
     redis_connection *next;       /* where it was sent on to */
     size_t end;                   /* of its command in what is to be written */
-    bool asking, whole, alone;    /* see ASK; the script's text instead of its name; without the counter */
-    bool no_counter;              /* alone because the counter may not be used, unless it was the lock's key */
+    redisReply *reply;
+    uint32_t number;           /* repeated by its answer; 0: none */
+    bool asking, whole, alone; /* see ASK; the script's text instead of its name; without the counter */
+    bool forbidden;            /* `alone`, for want of a right to the counter */
     bool again;
 } attempt;
 
@@ -59,8 +62,8 @@ static const char *publish_command(const redis_connection *connection)
 }
 
 typedef struct words {
-    const char *at[8];
-    size_t len[8];
+    const char *at[9];
+    size_t len[9];
     int count;
 } words;
 
@@ -79,8 +82,9 @@ static bool append_request(redis_state *state, const attempt *one)
     const verrou_op *op = one->op;
     redis_script script = script_of(op->kind);
     char counter[VERROU_MAX_KEY + 48];
-    char ttl[32];
+    char ttl[32], number[16];
     size_t counter_len = 0;
+    size_t before = one->connection->out_len;
     words command = {.count = 0};
 
     if (one->asking && !verrou__redis_append(one->connection, 1, &asking_word, &asking_len))
@@ -99,7 +103,7 @@ static bool append_request(redis_state *state, const attempt *one)
     add(&command, op->key, op->key_len);
     if (counter_len)
         add(&command, counter, counter_len);
-    if (op->owner)
+    if (op->kind <= VERROU_OP_EXTEND)
         add(&command, op->owner, op->owner_len);
     if (op->kind == VERROU_OP_ACQUIRE || op->kind == VERROU_OP_EXTEND) {
         int len = snprintf(ttl, sizeof ttl, "%lld", op->ttl_ms == VERROU_FOREVER ? 0 : (long long)op->ttl_ms);
@@ -111,27 +115,66 @@ static bool append_request(redis_state *state, const attempt *one)
         add(&command, publish, strlen(publish));
         add(&command, state->id, sizeof state->id - 1);
     }
-    return verrou__redis_append(one->connection, command.count, command.at, command.len);
+    if (one->number) {
+        int len = snprintf(number, sizeof number, "%lu", (unsigned long)one->number);
+
+        add(&command, number, (size_t)len);
+    }
+    if (verrou__redis_append(one->connection, command.count, command.at, command.len))
+        return true;
+    one->connection->out_len = before; /* ASKING alone would be answered */
+    return false;
 }
 
-static void append_all(batch *b)
+/* The last request on each connection has a number: whoever reads it in its place has read all others in theirs. */
+static void number_last(batch *b, attempt *one)
 {
-    for (size_t i = 0; i < b->lane->node_count; i++)
-        if (b->lane->nodes[i])
-            verrou__redis_kill_lost(b->lane->nodes[i]);
+    redis_connection *connection = one->connection;
+
+    for (const attempt *later = one + 1; later < b->attempts + b->n; later++)
+        if (later->connection == connection)
+            return;
+    if (++connection->number == 0)
+        connection->number = 1;
+    one->number = connection->number;
+}
+
+/* What is needed before anything is asked on the connections of a lane. */
+static void prepare(batch *b, redis_fault *lane_fault)
+{
+    for (size_t i = 0; i < b->lane->node_count; i++) {
+        redis_connection *connection = b->lane->nodes[i];
+        int64_t now_ms = b->n ? b->attempts[0].op->sent_ms : 0;
+
+        if (!connection || connection->broken)
+            continue;
+        if (now_ms - connection->used_ms >= REST_MS && !verrou__redis_is_at_rest(connection, lane_fault))
+            continue;
+        connection->used_ms = now_ms;
+        if (!verrou__redis_kill_lost(connection))
+            verrou__redis_break(connection, lane_fault, NULL, "out of memory");
+    }
+}
+
+static void append_all(batch *b, redis_fault *lane_fault)
+{
+    prepare(b, lane_fault);
     for (size_t i = 0; i < b->n; i++) {
         attempt *one = &b->attempts[i];
         redis_connection *connection = one->connection;
 
+        one->number = 0;
         if (!connection)
             continue;
-        if (connection->broken || !append_request(b->state, one)) {
-            one->connection = NULL; /* stays UNSENT */
-            if (!connection->broken)
-                b->state->host->op_fail(one->op, VERROU_OP_RETRY, 1, NULL, "out of memory");
-            continue;
+        if (!connection->broken) {
+            number_last(b, one);
+            if (append_request(b->state, one)) {
+                one->end = connection->out_len;
+                continue;
+            }
+            b->state->host->op_fail(one->op, VERROU_OP_RETRY, 1, NULL, "out of memory");
         }
-        one->end = connection->out_len;
+        one->connection = NULL; /* stays UNSENT */
     }
 }
 
@@ -179,7 +222,8 @@ static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, cons
     long long left_ms = reply->element[1]->integer;
     uint64_t fence = 0;
 
-    if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER) {
+    if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER ||
+        memchr(reply->element[0]->str, '\0', reply->element[0]->len)) {
         b->state->host->op_fail(op, VERROU_OP_FAILED, 0, "WRONGTYPE",
                                 "redis: the key is used by something else: its value is not a lock's");
         return;
@@ -191,6 +235,15 @@ static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, cons
                            left_ms < 0 ? VERROU_FOREVER : (int64_t)left_ms, fence);
 }
 
+/* The answer of a script that only has a number to tell. */
+static bool tells_number(const redisReply *reply, long long *ret_number)
+{
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2)
+        reply = reply->element[0];
+    *ret_number = reply->integer;
+    return reply->type == REDIS_REPLY_INTEGER;
+}
+
 static void without_counter(redis_state *state)
 {
     atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
@@ -199,29 +252,27 @@ static void without_counter(redis_state *state)
                           "the key %s cannot be used: tokens are the server's clock", state->counter);
 }
 
-static void answer_acquire(batch *b, const attempt *one, const redisReply *reply)
+/* The one that was refused for want of a right has shown which: that to the counter. In a cluster that says nothing of other counters. */
+static void note_forbidden(batch *b, const attempt *one)
 {
-    verrou_op *op = one->op;
+    if (!one->forbidden)
+        return;
+    without_counter(b->state);
+    if (b->state->topology != REDIS_CLUSTER)
+        atomic_store(&b->state->counter_forbidden, true);
+}
 
-    if (one->no_counter)
+static void answer_granted(batch *b, const attempt *one, long long token)
+{
+    one->op->result = VERROU_OP_APPLIED;
+    one->op->fence = (uint64_t)llabs(token);
+    if (token < 0)
         without_counter(b->state);
-    if (reply->type == REDIS_REPLY_INTEGER) {
-        op->result = VERROU_OP_APPLIED;
-        op->fence = (uint64_t)llabs(reply->integer);
-        if (reply->integer < 0)
-            without_counter(b->state);
-    } else if (tells_holder(reply)) {
-        answer_holder(b, op, VERROU_OP_REFUSED, reply);
-    } else { /* it ran out between two commands of the script */
-        b->state->host->op_fail(op, VERROU_OP_RETRY, 1, NULL, "redis: the lease ran out just now");
-    }
 }
 
 /* The number of listening connections, our own not counted. -2: the lock is free, but nobody could be told. */
-static void answer_freed(batch *b, verrou_op *op, const redisReply *reply)
+static void answer_freed(batch *b, verrou_op *op, long long listeners)
 {
-    long long listeners = reply->integer;
-
     op->result = op->kind == VERROU_OP_RELEASE && listeners == -1 ? VERROU_OP_REFUSED : VERROU_OP_APPLIED;
     if (listeners >= 0) {
         listeners -= listeners > 0 && verrou__redis_is_watched(b->state, op->key, op->key_len);
@@ -233,23 +284,30 @@ static void answer_freed(batch *b, verrou_op *op, const redisReply *reply)
     }
 }
 
-static void answer(batch *b, const attempt *one, const redisReply *reply)
+static void answer(batch *b, attempt *one, const redisReply *reply)
 {
     verrou_op *op = one->op;
-    bool number = reply->type == REDIS_REPLY_INTEGER;
+    long long number = 0;
+    bool simple = tells_number(reply, &number);
 
-    if (op->kind == VERROU_OP_ACQUIRE)
-        answer_acquire(b, one, reply);
-    else if ((op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE) && number)
-        answer_freed(b, op, reply);
-    else if (op->kind == VERROU_OP_EXTEND && number)
-        op->result = reply->integer ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
+    note_forbidden(b, one);
+    if (op->kind == VERROU_OP_ACQUIRE && simple)
+        answer_granted(b, one, number);
+    else if (op->kind == VERROU_OP_ACQUIRE && tells_holder(reply))
+        answer_holder(b, op, VERROU_OP_REFUSED, reply);
+    else if (op->kind == VERROU_OP_ACQUIRE && reply->type == REDIS_REPLY_ARRAY)
+        /* it ran out between two commands of the script */
+        b->state->host->op_fail(op, VERROU_OP_RETRY, 1, NULL, "redis: the lease ran out just now");
+    else if ((op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE) && simple)
+        answer_freed(b, op, number);
+    else if (op->kind == VERROU_OP_EXTEND && simple)
+        op->result = number ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
     else if (op->kind == VERROU_OP_INSPECT && tells_holder(reply))
         answer_holder(b, op, VERROU_OP_APPLIED, reply);
-    else if (op->kind == VERROU_OP_INSPECT && reply->type == REDIS_REPLY_NIL)
+    else if (op->kind == VERROU_OP_INSPECT && simple)
         op->result = VERROU_OP_REFUSED;
     else
-        b->state->host->op_fail(op, VERROU_OP_FAILED, 0, "PROTOCOL", "redis: an answer that no script of ours gives");
+        b->state->host->op_fail(op, VERROU_OP_UNKNOWN, 1, "PROTOCOL", "redis: an answer that no script of ours gives");
 }
 
 /* Errors after which the request is asked again at once, in another way. */
@@ -262,7 +320,7 @@ static bool try_otherwise(batch *b, attempt *one, const redisReply *reply)
     if (counted && verrou__redis_is_error(reply, "TRYAGAIN"))
         return one->alone = true;
     if (counted && verrou__redis_is_error(reply, "NOPERM"))
-        return one->no_counter = one->alone = true;
+        return one->alone = one->forbidden = true;
     if (b->state->topology != REDIS_CLUSTER)
         return false;
     if (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "ASK")) {
@@ -295,38 +353,94 @@ static void answer_error(batch *b, attempt *one, const redisReply *reply, redis_
     op_fault(b, one->op, fault.result, &fault);
 }
 
-static void read_all(batch *b, redis_fault *lane_fault)
+/* ---- replies that are those of the requests ---- */
+
+static bool has_number(const redisReply *reply, uint32_t number)
+{
+    const redisReply *last =
+        reply->type == REDIS_REPLY_ARRAY && reply->elements > 1 ? reply->element[reply->elements - 1] : NULL;
+
+    return last && last->type == REDIS_REPLY_STRING && strtoul(last->str, NULL, 10) == number;
+}
+
+/* An error repeats no number; if no request of the batch was carried out, it does not matter which of them an error belongs to. */
+static bool all_refused(const batch *b, const redis_connection *connection)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (b->attempts[i].connection == connection && b->attempts[i].reply->type != REDIS_REPLY_ERROR)
+            return false;
+    return true;
+}
+
+/* The last attempt on a connection has been answered: are the answers believed? */
+static void believe(batch *b, const attempt *last, redis_fault *lane_fault)
+{
+    redis_connection *connection = last->connection;
+    bool refused = false;
+
+    if (connection->broken)
+        return;
+    if (last->number && last->reply->type != REDIS_REPLY_ERROR) {
+        if (!has_number(last->reply, last->number))
+            verrou__redis_break(connection, lane_fault, "PROTOCOL", "a reply to something else than what was asked");
+    } else if (verrou__redis_prove(connection, b->deadline_ms, &refused, lane_fault) && refused &&
+               !all_refused(b, connection)) {
+        verrou__redis_break(connection, lane_fault, "PROTOCOL", "it cannot be told which request was refused");
+    }
+    if (!connection->broken && !refused)
+        verrou__redis_lost_killed(connection);
+    connection->believed = true;
+}
+
+static void read_replies(batch *b, redis_fault *lane_fault)
 {
     for (size_t i = 0; i < b->n; i++) {
         attempt *one = &b->attempts[i];
-        redis_fault fault;
-        redisReply *reply;
 
         one->again = false;
         if (!one->connection)
             continue;
+        one->connection->believed = false;
         if (one->asking)
             one->connection->skip++;
-        reply = verrou__redis_reply(one->connection, b->deadline_ms, &fault);
-        if (!reply) {
-            *lane_fault = fault;
+        one->reply = verrou__redis_reply(one->connection, b->deadline_ms, lane_fault);
+    }
+}
+
+static void read_all(batch *b, redis_fault *lane_fault)
+{
+    read_replies(b, lane_fault);
+    for (size_t i = b->n; i-- > 0;)
+        if (b->attempts[i].connection && !b->attempts[i].connection->believed)
+            believe(b, &b->attempts[i], lane_fault);
+    for (size_t i = 0; i < b->n; i++) {
+        attempt *one = &b->attempts[i];
+
+        if (!one->connection)
+            continue;
+        if (one->connection->broken) {
             verrou__redis_lost_answer(one->connection);
-            op_fault(b, one->op, VERROU_OP_UNKNOWN, &fault);
-        } else if (reply->type == REDIS_REPLY_ERROR) {
-            answer_error(b, one, reply, lane_fault);
+            op_fault(b, one->op, VERROU_OP_UNKNOWN, &one->connection->fault);
+        } else if (one->reply->type == REDIS_REPLY_ERROR) {
+            answer_error(b, one, one->reply, lane_fault);
         } else {
-            answer(b, one, reply);
+            answer(b, one, one->reply);
         }
-        freeReplyObject(reply);
+        freeReplyObject(one->reply);
+        one->reply = NULL;
     }
 }
 
 /* ---- acknowledgement by replicas ---- */
 
+/* An acquire that finds its own owner may be one repeated, of which the first answer was lost. */
 static bool wants_replicas(const attempt *one)
 {
-    return one->op->result == VERROU_OP_APPLIED &&
-           (one->op->kind == VERROU_OP_ACQUIRE || one->op->kind == VERROU_OP_EXTEND);
+    const verrou_op *op = one->op;
+
+    if (op->kind == VERROU_OP_ACQUIRE && op->result == VERROU_OP_REFUSED)
+        return op->holder_is_owner;
+    return op->result == VERROU_OP_APPLIED && (op->kind == VERROU_OP_ACQUIRE || op->kind == VERROU_OP_EXTEND);
 }
 
 /* How many replicas have what this connection wrote; -1 and a fault if that cannot be learnt. */
@@ -346,6 +460,8 @@ static long long replicas_of(batch *b, redis_connection *connection, redis_fault
     reply = verrou__redis_ask(connection, b->deadline_ms, fault, "WAIT", count, limit, NULL);
     if (reply && reply->type == REDIS_REPLY_INTEGER)
         have = reply->integer;
+    else if (reply)
+        verrou__redis_break(connection, fault, "PROTOCOL", "WAIT was not answered by a number");
     freeReplyObject(reply);
     return have;
 }
@@ -362,13 +478,14 @@ static void give_back(batch *b, attempt *one, redis_connection *connection, cons
     redisReply *reply = NULL;
     redis_fault lost;
 
-    if (append_request(b->state, &back) && verrou__redis_flush(connection, b->deadline_ms, &lost))
+    number_last(&(batch){.attempts = &back, .n = 1}, &back);
+    if (!connection->broken && append_request(b->state, &back) &&
+        verrou__redis_flush(connection, b->deadline_ms, &lost))
         reply = verrou__redis_reply(connection, b->deadline_ms, &lost);
-    if (reply && reply->type == REDIS_REPLY_INTEGER) {
-        op_fault(b, one->op, VERROU_OP_RETRY, fault);
+    if (reply && has_number(reply, back.number)) {
+        op_fault(b, one->op, fault->result, fault);
     } else {
-        if (!reply)
-            verrou__redis_lost_answer(connection);
+        verrou__redis_lost_answer(connection);
         op_fault(b, one->op, VERROU_OP_UNKNOWN, fault);
     }
     freeReplyObject(reply);
@@ -391,8 +508,8 @@ static void await_replicas_of(batch *b, redis_connection *connection, redis_faul
 
         if (one->connection != connection || !wants_replicas(one))
             continue;
-        if (one->op->kind == VERROU_OP_EXTEND)
-            op_fault(b, one->op, VERROU_OP_RETRY, &fault);
+        if (one->op->kind == VERROU_OP_EXTEND || one->op->result == VERROU_OP_REFUSED)
+            op_fault(b, one->op, fault.result, &fault);
         else
             give_back(b, one, connection, &fault);
     }
@@ -430,7 +547,7 @@ static bool next_round(batch *b)
 static void send_batch(batch *b, redis_fault *lane_fault)
 {
     for (int round = 0; round < MAX_ROUNDS; round++) {
-        append_all(b);
+        append_all(b, lane_fault);
         flush_all(b, lane_fault);
         read_all(b, lane_fault);
         if (b->state->wait_replicas)
@@ -458,12 +575,24 @@ static redis_connection *route(batch *b, verrou_op *op)
     return connection;
 }
 
-static bool lane_is_usable(const redis_lane *lane)
+/* Broken by this batch, or before it: by a listing, say. */
+static const redis_connection *broken_node(const redis_lane *lane)
 {
     for (size_t i = 0; i < lane->node_count; i++)
         if (lane->nodes[i] && lane->nodes[i]->broken)
-            return false;
-    return !lane->stale;
+            return lane->nodes[i];
+    return NULL;
+}
+
+/* Nothing may be left that would be taken for the reply to what is asked next. What has not arrived yet is found by its number. */
+static void look_for_leftovers(const redis_lane *lane, redis_fault *lane_fault)
+{
+    for (size_t i = 0; i < lane->node_count; i++) {
+        redis_connection *connection = lane->nodes[i];
+
+        if (connection && !connection->broken && !connection->skip && connection->reader->pos < connection->reader->len)
+            verrou__redis_break(connection, lane_fault, "PROTOCOL", "a reply to nothing that was asked");
+    }
 }
 
 verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *const *ops, size_t n, int64_t deadline_ms,
@@ -473,10 +602,10 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
     redis_lane *lane = opened;
     attempt few[16];
     batch b = {state, lane, few, n, deadline_ms};
+    const redis_connection *broken;
     redis_fault fault;
 
-    verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                            "the nodes of the cluster are not those that were known");
+    fault.text[0] = '\0';
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
         if (!b.attempts) {
@@ -486,9 +615,19 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
         }
     }
     for (size_t i = 0; i < n; i++)
-        b.attempts[i] = (attempt){.op = ops[i], .connection = route(&b, ops[i])};
+        b.attempts[i] =
+            (attempt){.op = ops[i], .connection = route(&b, ops[i]), .alone = atomic_load(&state->counter_forbidden)};
     send_batch(&b, &fault);
     if (b.attempts != few)
         state->host->free(b.attempts);
-    return lane_is_usable(lane) ? VERROU_OK : verrou__redis_fail(state, &fault, err);
+    look_for_leftovers(lane, &fault);
+    broken = broken_node(lane);
+    if (!lane->stale && !broken)
+        return VERROU_OK;
+    if (!fault.text[0] && broken)
+        fault = broken->fault;
+    else if (!fault.text[0])
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
+    return verrou__redis_fail(state, &fault, err);
 }

@@ -157,6 +157,7 @@ static void read_place(reader *r)
 {
     redis_state *state = r->state;
     const char *scheme = r->url->scheme;
+    const char *db = state->host->setting(r->url, "db");
     const char *path_db = NULL;
 
     if (strstr(scheme, "+sentinel")) {
@@ -173,13 +174,13 @@ static void read_place(reader *r)
             path_db = r->url->path + 1;
     }
     read_number(r, "db", MAX_DB, &state->db);
-    if (path_db && state->host->setting(r->url, "db"))
-        refuse(r, "db", NULL, "given once, in the path or as a setting");
+    if (path_db && db)
+        refuse(r, "db", db, "given once, in the path or as a setting");
     /* Not quoted: a misplaced password may be in it. */
     else if (path_db && !parse_number(path_db, MAX_DB, &state->db))
         refuse(r, "the path", NULL, "the number of a database");
     if (state->db != 0 && state->topology == REDIS_CLUSTER)
-        refuse(r, "db", NULL, "0: a cluster has no other database");
+        refuse(r, "db", db, "0: a cluster has no other database");
 }
 
 static void read_tls(reader *r)
@@ -219,6 +220,7 @@ static void read_settings(reader *r)
     read_text(r, host->setting(r->url, "sentinel-password"), &state->sentinel_password);
     if ((state->sentinel_user || state->sentinel_password) && state->topology != REDIS_SENTINEL)
         refuse(r, "sentinel-user and sentinel-password", NULL, "left out: there is no sentinel in this address");
+    state->prefix_len = prefix ? strlen(prefix) : 0;
     snprintf(state->counter, sizeof state->counter, "%sverrou:fence", prefix ? prefix : "");
     read_duration(r, "connect-timeout", &state->connect_timeout_ms);
     read_duration(r, "wait-timeout", &state->wait_timeout_ms);
@@ -267,6 +269,9 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     snprintf(state->id, sizeof state->id, "%016llx", (unsigned long long)host->random());
     pthread_mutex_init(&state->mutex, NULL);
     table_init(&state->channels);
+    atomic_init(&state->told_counter, false);
+    atomic_init(&state->told_publish, false);
+    atomic_init(&state->counter_forbidden, false);
     atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |
                                   VERROU_CAP_LIST | VERROU_CAP_SHARED);
     read_settings(&r);

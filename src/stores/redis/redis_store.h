@@ -10,7 +10,8 @@
  *   topology.c    which connections a lane has: a server, the master that Sentinel names, the masters of a cluster
  *   slots.c       the slots of a cluster: of keys, of counters, of nodes
  *   watch.c       the subscription
- *   admin.c       list, check
+ *   list.c        the live locks of a server
+ *   check.c       whether a server is fit for locks
  *
  * The state lives as long as the store and is shared by all threads; a lane is used by one thread at a time.
  */
@@ -59,6 +60,7 @@ typedef enum redis_topology { REDIS_SINGLE, REDIS_SENTINEL, REDIS_CLUSTER } redi
 
 /* What a connection that lost an answer left behind; see connection.c. */
 typedef struct redis_lost {
+    uint64_t serial; /* in the order in which they were lost */
     long long client_id;
     char run_id[41];
 } redis_lost;
@@ -84,14 +86,17 @@ typedef struct redis_state {
     char *server_name;
     verrou_connect_fn connect;
     void *connect_user;
-    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters */
+    char counter[VERROU_MAX_KEY + 32]; /* the name of the token counter outside of clusters: the prefix and more */
+    size_t prefix_len;                 /* if not 0, all keys that have the prefix are ours */
     char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
     atomic_bool told_counter, told_publish; /* each event once */
+    atomic_bool counter_forbidden;          /* not tried again: it would cost each acquisition two round trips more */
 
     pthread_mutex_t mutex; /* guards what follows */
     redis_lost lost[REDIS_MAX_LOST];
     size_t lost_count;
+    uint64_t lost_serial;
     struct table channels; /* watch.c: the keys whose channels this process listens to */
     uint64_t seed;
     redis_address *known; /* the nodes of the cluster when it was last asked: any can be asked the next time */
@@ -144,9 +149,14 @@ typedef struct redis_connection {
     redisReader *reader;
     char *out; /* commands that are not written yet, from out_at on */
     size_t out_at, out_len, out_size;
-    size_t skip; /* this many replies come before those of the requests, and say nothing */
-    bool broken; /* something failed: close it */
-    bool heard;  /* the server has said something */
+    size_t skip;       /* this many replies come before those of the requests, and say nothing */
+    uint64_t killing;  /* up to this serial, lost connections were told to be killed, and that is not confirmed yet */
+    uint32_t number;   /* of the latest numbered request */
+    int64_t used_ms;   /* when a batch last began */
+    bool believed;     /* whether the replies of this round fit their requests was looked at */
+    bool broken;       /* something failed: close it */
+    bool heard;        /* the server has said something */
+    redis_fault fault; /* what, if it is broken */
     bool master;
     int version; /* of the server: 700 for 7.0; 0 if it did not say */
     long long client_id;
@@ -173,10 +183,23 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
 /* One command of words, and its reply. An error reply becomes a fault. */
 redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms, redis_fault *fault, const char *word,
                               ...);
-/* A connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
+/* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
+void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
+/* The connection is given up with requests that were not answered: kill it at the server before anything is asked again. */
 void verrou__redis_lost_answer(redis_connection *connection);
-/* Append what kills lost connections to this server. */
-void verrou__redis_kill_lost(redis_connection *connection);
+/* Append what kills lost connections to this server. False: out of memory. */
+bool verrou__redis_kill_lost(redis_connection *connection);
+/* What was appended is known to have been carried out. */
+void verrou__redis_lost_killed(redis_connection *connection);
+/* What came by now, and nobody asked for, breaks the connection; and so does its end. */
+bool verrou__redis_is_at_rest(redis_connection *connection, redis_fault *fault);
+/*
+ * Whether all replies so far belong to the requests that they were taken for: asks for one that is like no other. *ret_refused: the
+ * server did not give it but an error, which proves a little less.
+ */
+bool verrou__redis_prove(redis_connection *connection, int64_t deadline_ms, bool *ret_refused, redis_fault *fault);
+/* The reply was none to what was asked: the connection is broken. */
+void verrou__redis_break(redis_connection *connection, redis_fault *fault, const char *code, const char *what);
 void verrou__redis_fault_set(redis_fault *fault, verrou_op_result result, bool retriable, const char *code,
                              const char *format, ...) VERROU_PRINTF(5, 6);
 verrou_status verrou__redis_fail(const redis_state *state, const redis_fault *fault, verrou_error *err);
@@ -227,6 +250,12 @@ redis_connection *verrou__redis_connect_master(redis_state *state, redis_purpose
 bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, int64_t deadline_ms,
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault);
 
+/*
+ * Whether all slots of the cluster are on nodes that the lane is connected to, as one of them tells now; their nodes are noted. False: `fault`
+ * says why, and if it is the lane that is out of date, another one will be opened.
+ */
+bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fault *fault);
+
 /* ---- slots.c ---- */
 
 unsigned verrou__redis_slot(const char *key, size_t len);
@@ -248,10 +277,12 @@ verrou_status verrou__redis_watch_add(void *state, void *watch, const char *key,
 verrou_status verrou__redis_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__redis_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
                                        verrou_error *err);
+/* Whether a server with these notify-keyspace-events sends an event for a key that is deleted, on the key's channel. */
+bool verrou__redis_tells_of_releases(const char *flags);
 /* Whether this process itself listens to the channel of a key. */
 bool verrou__redis_is_watched(redis_state *state, const char *key, size_t key_len);
 
-/* ---- admin.c ---- */
+/* ---- list.c, check.c ---- */
 
 verrou_status verrou__redis_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                                  verrou_sink *sink, verrou_error *err);

@@ -379,3 +379,45 @@ redis_connection *verrou__redis_redirect(redis_lane *lane, const redis_connectio
     }
     return NULL;
 }
+
+/* The node of the lane that a line is about, NO_NODE if it is not connected to it. */
+static uint8_t node_of(const redis_lane *lane, const node_line *line)
+{
+    for (size_t i = 0; i < lane->node_count; i++)
+        if (line->usable && same_address(lane->nodes[i], &line->address))
+            return (uint8_t)i;
+    return NO_NODE;
+}
+
+/* A slot that no line names belongs to nobody and is no fault of the lane. */
+bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fault *fault)
+{
+    const redis_connection *asked = lane->nodes[0];
+    redisReply *reply = verrou__redis_ask(lane->nodes[0], deadline_ms, fault, "CLUSTER", "NODES", NULL);
+    char *rest = reply && reply->type == REDIS_REPLY_STRING ? reply->str : NULL;
+    bool whole = rest != NULL;
+    char *row;
+
+    if (rest)
+        memset(lane->slots, NO_NODE, REDIS_SLOTS);
+    else if (reply)
+        verrou__redis_fault_set(fault, VERROU_OP_FAILED, false, "PROTOCOL",
+                                "an answer that CLUSTER NODES does not give");
+    while (rest && (row = strtok_r(rest, "\n", &rest))) {
+        node_line line;
+        uint8_t node;
+
+        if (!parse_line(row, lane->state, asked, &line) || line.slots[strspn(line.slots, " ")] == '\0')
+            continue;
+        node = node_of(lane, &line);
+        note_slots(line.slots, lane->slots, node);
+        if (node != NO_NODE)
+            continue;
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "there is no connection to the node %s:%d",
+                                line.address.host, line.address.port);
+        whole = false;
+        lane->stale = true;
+    }
+    freeReplyObject(reply);
+    return whole;
+}

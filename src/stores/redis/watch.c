@@ -201,7 +201,7 @@ static bool watch_flush(redis_watch *watch, size_t node, redis_fault *fault)
 
 /* ---- opening and closing ---- */
 
-/* May we hear of keys under the prefix? Subscribes to a name that no lock of interest has. */
+/* May we hear of keys under the prefix? Subscribes to a key that there is not: the counter's own would tell of each acquisition. */
 static bool may_hear_events(redis_connection *connection, int64_t deadline_ms)
 {
     const redis_state *state = connection->state;
@@ -210,11 +210,16 @@ static bool may_hear_events(redis_connection *connection, int64_t deadline_ms)
     redisReply *reply;
     bool may;
 
-    snprintf(channel, sizeof channel, "__keyspace@%d__:%s", state->db, state->counter);
+    snprintf(channel, sizeof channel, "__keyspace@%d__:%s.", state->db, state->counter);
     reply = verrou__redis_ask(connection, deadline_ms, &fault, "SUBSCRIBE", channel, NULL);
     may = reply != NULL;
     freeReplyObject(reply);
     return may;
+}
+
+bool verrou__redis_tells_of_releases(const char *flags)
+{
+    return strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
 }
 
 /* Does the server tell of deleted keys? Only an administrator may ask, so that an error means no. */
@@ -226,11 +231,8 @@ static bool sends_keyspace_events(redis_connection *connection, int64_t deadline
     bool sends = false;
 
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-        reply->element[1]->type == REDIS_REPLY_STRING) {
-        const char *flags = reply->element[1]->str;
-
-        sends = strchr(flags, 'K') && (strchr(flags, 'A') || strchr(flags, 'g'));
-    }
+        reply->element[1]->type == REDIS_REPLY_STRING)
+        sends = verrou__redis_tells_of_releases(reply->element[1]->str);
     freeReplyObject(reply);
     return sends && may_hear_events(connection, deadline_ms);
 }
@@ -367,20 +369,21 @@ typedef struct listener {
     void *context;
 } listener;
 
-/* From now on messages for this key arrive. */
-static void on_subscribed(const listener *to, const char *key, size_t len)
+/*
+ * From now on messages for this key arrive, or no longer. A key that was removed and added again is confirmed twice, and what was sent
+ * between the two is missed: each time counts.
+ */
+static void on_subscribed(const listener *to, const char *key, size_t len, bool subscribed)
 {
     redis_state *state = to->watch->state;
     redis_channel *channel;
-    bool news;
 
     pthread_mutex_lock(&state->mutex);
     channel = channel_find(state, key, len);
-    news = channel && !channel->confirmed;
     if (channel)
-        channel->confirmed = true;
+        channel->confirmed = subscribed;
     pthread_mutex_unlock(&state->mutex);
-    if (news)
+    if (channel && subscribed)
         to->report(to->context, VERROU_WATCH_ACTIVE, key, len);
 }
 
@@ -456,7 +459,9 @@ static bool on_message(const listener *to, const redisReply *reply, const redis_
     if (kind->type != REDIS_REPLY_STRING || channel->type != REDIS_REPLY_STRING)
         return true;
     if (strcmp(kind->str, "subscribe") == 0 || strcmp(kind->str, "ssubscribe") == 0) {
-        on_subscribed(to, channel->str, (size_t)channel->len);
+        on_subscribed(to, channel->str, (size_t)channel->len, true);
+    } else if (strcmp(kind->str, "unsubscribe") == 0) {
+        on_subscribed(to, channel->str, (size_t)channel->len, false);
     } else if (strcmp(kind->str, "message") == 0 || strcmp(kind->str, "smessage") == 0) {
         if (to->watch->keyspace && strncmp(channel->str, keyspace, sizeof keyspace - 1) == 0 &&
             payload->type == REDIS_REPLY_STRING)
