@@ -56,6 +56,23 @@ void verrou__redis_break(redis_connection *connection, redis_fault *fault, const
     *fault = connection->fault;
 }
 
+/* Reading or writing failed with errno. TLS may know better why, and then it may be for good. */
+static void break_by_errno(redis_connection *connection, redis_fault *fault)
+{
+    int error = errno;
+    bool final = false;
+    const char *text = connection->stream.tls ? verrou__redis_tls_failure(connection->stream.tls, &final) : NULL;
+    char tls_text[300];
+
+    snprintf(tls_text, sizeof tls_text, "TLS: %s", text ? text : "");
+    verrou__redis_break(connection, fault, text ? "TLS" : NULL, text ? tls_text : strerror(error));
+    if (final) {
+        connection->fault.result = VERROU_OP_FAILED;
+        connection->fault.retriable = false;
+        *fault = connection->fault;
+    }
+}
+
 /* ---- writing ---- */
 
 static bool reserve(redis_connection *connection, size_t more)
@@ -101,10 +118,12 @@ bool verrou__redis_flush_some(redis_connection *connection, redis_fault *fault)
 
         if (put < 0 && errno == EAGAIN)
             return true;
-        if (put <= 0) {
-            verrou__redis_break(connection, fault, NULL, put == 0 ? "the connection was closed" : strerror(errno));
+        if (put < 0)
+            break_by_errno(connection, fault);
+        else if (put == 0)
+            verrou__redis_break(connection, fault, NULL, "the connection was closed");
+        if (put <= 0)
             return false;
-        }
         connection->out_at += (size_t)put;
     }
     connection->out_at = connection->out_len = 0;
@@ -162,12 +181,14 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
         got = verrou__redis_stream_read(connection->state, &connection->stream, buffer, sizeof buffer, deadline_ms);
         if (got < 0 && errno == EAGAIN)
             return true;
+        connection->heard = connection->heard || got > 0;
         if (got > 0 && redisReaderFeed(connection->reader, buffer, (size_t)got) == REDIS_OK)
             continue;
-        verrou__redis_break(connection, fault, NULL,
-                            got > 0    ? "out of memory"
-                            : got == 0 ? "the server closed the connection"
-                                       : strerror(errno));
+        if (got < 0)
+            break_by_errno(connection, fault);
+        else
+            verrou__redis_break(connection, fault, NULL,
+                                got > 0 ? "out of memory" : "the server closed the connection");
         return false;
     }
     return false;
@@ -493,6 +514,16 @@ static bool read_greeting(redis_connection *connection, const greeting *first, i
     return true;
 }
 
+/* A server with TLS closes a connection that begins without, and says nothing. */
+static void suspect_tls(const redis_connection *connection, redis_fault *fault)
+{
+    size_t len = strlen(fault->text);
+
+    if (!connection->state->tls && fault->broken && !connection->heard && fault->code[0] == '\0')
+        snprintf(fault->text + len, sizeof fault->text - len,
+                 "; if it wants TLS, the address has to begin with rediss");
+}
+
 redis_connection *verrou__redis_connect(redis_state *state, const redis_address *address, redis_purpose purpose,
                                         int64_t deadline_ms, redis_fault *fault)
 {
@@ -514,6 +545,7 @@ redis_connection *verrou__redis_connect(redis_state *state, const redis_address 
         send_greeting(connection, &first) && verrou__redis_flush(connection, deadline_ms, fault) &&
         read_greeting(connection, &first, deadline_ms, fault))
         return connection;
+    suspect_tls(connection, fault);
     verrou__redis_disconnect(connection);
     return NULL;
 }

@@ -340,10 +340,12 @@ static void answer_error(batch *b, attempt *one, const redisReply *reply, redis_
     if (one->again)
         return;
     verrou__redis_explain(one->connection, reply, &fault);
-    if (verrou__redis_is_error(reply, "MOVED") && b->state->topology != REDIS_CLUSTER)
-        verrou__redis_fault_set(&fault, VERROU_OP_FAILED, false, "MOVED",
-                                "%s:%d is part of a cluster: the address has to begin with redis+cluster:",
-                                one->connection->address.host, one->connection->address.port);
+    if (b->state->topology != REDIS_CLUSTER &&
+        (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "CROSSSLOT")))
+        verrou__redis_fault_set(
+            &fault, VERROU_OP_FAILED, false, verrou__redis_is_error(reply, "MOVED") ? "MOVED" : "CROSSSLOT",
+            "%s:%d is part of a cluster: the address has to begin with redis+cluster:", one->connection->address.host,
+            one->connection->address.port);
     if (fault.broken) {
         *lane_fault = fault;
         b->lane->stale = true;
@@ -401,7 +403,6 @@ static void read_replies(batch *b, redis_fault *lane_fault)
         one->connection->believed = false;
         if (one->asking)
             one->connection->skip++;
-        one->asking = false;
         one->reply = verrou__redis_reply(one->connection, b->deadline_ms, lane_fault);
     }
 }

@@ -240,6 +240,7 @@ static void redis_destroy(void *context)
     table_done(&state->channels, host->free);
     pthread_mutex_destroy(&state->mutex);
     host->free(state->endpoints);
+    host->free(state->known);
     host->free(state->user);
     host->free(state->password);
     host->free(state->sentinel_user);

@@ -99,6 +99,8 @@ typedef struct redis_state {
     uint64_t lost_serial;
     struct table channels; /* watch.c: the keys whose channels this process listens to */
     uint64_t seed;
+    redis_address *known; /* the nodes of the cluster when it was last asked: any can be asked the next time */
+    size_t known_count;
     bool watch_refused;              /* no right to subscribe */
     struct redis_counters *counters; /* slots.c: the numbers in the names of a cluster's counters */
 } redis_state;
@@ -129,6 +131,8 @@ bool verrou__redis_tls_open(redis_state *state, redis_stream *stream, const char
 void verrou__redis_tls_close(redis_tls *tls);
 ssize_t verrou__redis_tls_write(redis_tls *tls, const void *bytes, size_t size);
 ssize_t verrou__redis_tls_read(redis_tls *tls, void *buffer, size_t size);
+/* Why reading or writing failed, NULL if TLS has nothing to say about it; and whether trying again is of no use. */
+const char *verrou__redis_tls_failure(const redis_tls *tls, bool *ret_final);
 bool verrou__redis_tls_wants_read(const redis_tls *tls);
 bool verrou__redis_tls_wants_write(const redis_tls *tls);
 /* The bytes below TLS: as send() and recv() that never block. */
@@ -151,6 +155,7 @@ typedef struct redis_connection {
     int64_t used_ms;   /* when a batch last began */
     bool believed;     /* whether the replies of this round fit their requests was looked at */
     bool broken;       /* something failed: close it */
+    bool heard;        /* the server has said something */
     redis_fault fault; /* what, if it is broken */
     bool master;
     int version; /* of the server: 700 for 7.0; 0 if it did not say */

@@ -170,6 +170,8 @@ void verrou__redis_explain(const redis_connection *connection, const redisReply 
     snprintf(code, sizeof code, "%.*s", (int)len, text);
     verrou__redis_fault_set(fault, VERROU_OP_FAILED, false, code, "%s:%d: %s", connection->address.host,
                             connection->address.port, text);
+    if (strstr(fault->text, ", with args")) /* an unknown command is quoted as a whole: owners are nobody's business */
+        *strstr(fault->text, ", with args") = '\0';
     if (verrou__redis_is_error(reply, "WRONGTYPE"))
         snprintf(fault->text, sizeof fault->text, "the key is used by something else: its value is not a lock's");
     for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {

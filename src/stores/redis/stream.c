@@ -22,6 +22,7 @@
 #define PATIENCE_MS 1000
 #define KEEPALIVE_S 15 /* an idle connection whose peer is gone is noticed after some four times this */
 #define KEEPALIVE_PROBES 3
+#define WRITE_AGAIN_MS 2
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* SO_NOSIGPIPE is set instead */
@@ -52,8 +53,17 @@ bool verrou__redis_stream_wants_read(const redis_stream *stream)
     return stream->tls && verrou__redis_tls_wants_read(stream->tls);
 }
 
+/* The descriptor of a transport with calls of its own tells of reading only, so writing is simply tried again. */
 bool verrou__redis_stream_wait_write(redis_state *state, redis_stream *stream, int64_t deadline_ms)
 {
+    if (stream->transport.write) {
+        int64_t again_ms = state->host->now_ms() + WRITE_AGAIN_MS;
+
+        if (again_ms < deadline_ms) {
+            poll(NULL, 0, WRITE_AGAIN_MS);
+            return true;
+        }
+    }
     return wait_for(state, stream->fd, verrou__redis_stream_wants_read(stream) ? POLLIN : POLLOUT, deadline_ms);
 }
 
@@ -112,11 +122,12 @@ ssize_t verrou__redis_stream_read(redis_state *state, redis_stream *stream, void
     }
     for (;;) {
         ssize_t got = read_now(stream, buffer, size);
-        short events = stream->tls && verrou__redis_tls_wants_write(stream->tls) ? POLLOUT : POLLIN;
+        bool writes = stream->tls && verrou__redis_tls_wants_write(stream->tls);
 
         if (got >= 0 || errno != EAGAIN || deadline_ms == 0)
             return got;
-        if (!wait_for(state, stream->fd, events, deadline_ms)) {
+        if (writes ? !verrou__redis_stream_wait_write(state, stream, deadline_ms)
+                   : !wait_for(state, stream->fd, POLLIN, deadline_ms)) {
             errno = EAGAIN;
             return -1;
         }

@@ -24,7 +24,7 @@ struct redis_tls {
     SSL *ssl;
     redis_stream *stream;
     int wants;  /* what SSL_get_error() said last */
-    bool final; /* the certificate is wrong: trying again does not help */
+    bool final; /* a certificate or the protocol is wrong: trying again does not help */
     char why[256];
 };
 
@@ -74,13 +74,24 @@ static void method_make(void)
 
 /* ---- what went wrong ---- */
 
+/* Whether another attempt would end in the same way: the server said with an alert what it does not like, or it speaks something else. */
+static bool is_final(unsigned long code)
+{
+    int reason = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
+
+    if (reason == SSL_R_TLSV1_ALERT_INTERNAL_ERROR || reason == SSL_R_TLSV1_ALERT_USER_CANCELLED)
+        return false;
+    return reason > SSL_AD_REASON_OFFSET || reason == SSL_R_WRONG_VERSION_NUMBER ||
+           reason == SSL_R_UNSUPPORTED_PROTOCOL;
+}
+
 static void why(redis_tls *tls, const char *otherwise)
 {
     unsigned long code = ERR_peek_last_error();
     long verdict = tls->ssl ? SSL_get_verify_result(tls->ssl) : X509_V_OK;
 
-    tls->final = verdict != X509_V_OK;
-    if (tls->final)
+    tls->final = verdict != X509_V_OK || is_final(code);
+    if (verdict != X509_V_OK)
         snprintf(tls->why, sizeof tls->why, "the server's certificate: %s", X509_verify_cert_error_string(verdict));
     else if (code)
         snprintf(tls->why, sizeof tls->why, "%s",
@@ -127,6 +138,12 @@ ssize_t verrou__redis_tls_read(redis_tls *tls, void *buffer, size_t size)
     return outcome(tls, SSL_read(tls->ssl, buffer, size > INT_MAX ? INT_MAX : (int)size));
 }
 
+const char *verrou__redis_tls_failure(const redis_tls *tls, bool *ret_final)
+{
+    *ret_final = tls->final;
+    return tls->why[0] ? tls->why : NULL;
+}
+
 bool verrou__redis_tls_wants_read(const redis_tls *tls)
 {
     return tls->wants == SSL_ERROR_WANT_READ;
@@ -153,16 +170,18 @@ static bool shake_hands(redis_state *state, redis_tls *tls, int64_t deadline_ms)
             return true;
         if (done == 0 || errno != EAGAIN) {
             if (done == 0)
-                why(tls, "the server closed the connection");
+                why(tls, "the server closed the connection; does it speak TLS?");
             return false;
         }
         if (left_ms <= 0) {
-            snprintf(tls->why, sizeof tls->why, "no answer in time");
+            /* Redis without TLS takes our first words for the beginning of a long line, and waits for its end. */
+            snprintf(tls->why, sizeof tls->why, "no answer in time; does the server speak TLS?");
             return false;
         }
         if (tls->wants == SSL_ERROR_WANT_WRITE)
-            in.events = POLLOUT;
-        poll(&in, 1, left_ms > 60000 ? 60000 : (int)left_ms);
+            verrou__redis_stream_wait_write(state, tls->stream, deadline_ms);
+        else
+            poll(&in, 1, left_ms > 60000 ? 60000 : (int)left_ms);
     }
 }
 

@@ -12,10 +12,11 @@
 
 /* ---- one server ---- */
 
-static redis_connection *connect_any(redis_state *state, redis_purpose purpose, int64_t deadline_ms, redis_fault *fault)
+static redis_connection *connect_any(redis_state *state, const redis_address *addresses, size_t count,
+                                     redis_purpose purpose, int64_t deadline_ms, redis_fault *fault)
 {
-    for (size_t i = 0; i < state->endpoint_count; i++) {
-        redis_connection *connection = verrou__redis_connect(state, &state->endpoints[i], purpose, deadline_ms, fault);
+    for (size_t i = 0; i < count; i++) {
+        redis_connection *connection = verrou__redis_connect(state, &addresses[i], purpose, deadline_ms, fault);
 
         if (connection)
             return connection;
@@ -30,10 +31,15 @@ static redis_connection *connect_any(redis_state *state, redis_purpose purpose, 
 static bool ask_sentinel(redis_state *state, const redis_address *sentinel, int64_t deadline_ms, redis_address *master,
                          redis_fault *fault)
 {
-    redis_connection *connection = verrou__redis_connect(state, sentinel, REDIS_FOR_SENTINEL, deadline_ms, fault);
+    int64_t limit_ms = state->host->now_ms() + state->connect_timeout_ms;
+    redis_connection *connection;
     redisReply *reply;
     bool known = false;
 
+    /* Nothing is said while connecting, so that a silent one is noticed only here; the others need time too. */
+    if (limit_ms < deadline_ms)
+        deadline_ms = limit_ms;
+    connection = verrou__redis_connect(state, sentinel, REDIS_FOR_SENTINEL, deadline_ms, fault);
     if (!connection)
         return false;
     reply =
@@ -84,7 +90,7 @@ redis_connection *verrou__redis_connect_master(redis_state *state, redis_purpose
 {
     if (state->topology == REDIS_SENTINEL)
         return connect_named(state, purpose, deadline_ms, fault);
-    return connect_any(state, purpose, deadline_ms, fault);
+    return connect_any(state, state->endpoints, state->endpoint_count, purpose, deadline_ms, fault);
 }
 
 /* ---- cluster: reading CLUSTER NODES ---- */
@@ -178,6 +184,66 @@ static bool same_address(const redis_connection *connection, const redis_address
 
 /* ---- cluster: connecting ---- */
 
+/*
+ * Any node knows all others. Those of the address come first: what was learnt may be out of date, but the nodes of the address may all
+ * be dead while the cluster is well. Nobody who is silent may use up the time of all.
+ */
+static redis_connection *connect_seed(redis_state *state, int64_t deadline_ms, redis_fault *fault)
+{
+    const verrou_host *host = state->host;
+    redis_address *known = NULL;
+    redis_connection *seed;
+    size_t count;
+
+    pthread_mutex_lock(&state->mutex);
+    count = state->known_count;
+    known = count ? host->malloc(count * sizeof *known) : NULL;
+    if (known)
+        memcpy(known, state->known, count * sizeof *known);
+    pthread_mutex_unlock(&state->mutex);
+
+    if (!known)
+        return connect_any(state, state->endpoints, state->endpoint_count, REDIS_FOR_WATCH, deadline_ms, fault);
+    seed = connect_any(state, state->endpoints, state->endpoint_count, REDIS_FOR_WATCH,
+                       host->now_ms() + (deadline_ms - host->now_ms()) / 3, fault);
+    if (!seed && fault->retriable)
+        seed = connect_any(state, known, count, REDIS_FOR_WATCH, host->now_ms() + (deadline_ms - host->now_ms()) / 2,
+                           fault);
+    host->free(known);
+    return seed;
+}
+
+/* Without memory what was known stays known. */
+static void know_nodes(redis_state *state, const redis_connection *seed, const char *text)
+{
+    redis_address *known = NULL, *old;
+    size_t count = 0, size = 1;
+    char *copied = state->host->malloc(strlen(text) + 1);
+    char *rest = copied, *row;
+
+    for (const char *at = text; *at; at++)
+        size += *at == '\n';
+    known = copied ? state->host->malloc(size * sizeof *known) : NULL;
+    if (!known) {
+        state->host->free(copied);
+        return;
+    }
+    strcpy(copied, text);
+    while ((row = strtok_r(rest, "\n", &rest)) && count < size) {
+        node_line line;
+
+        if (parse_line(row, state, seed, &line))
+            known[count++] = line.address;
+    }
+    state->host->free(copied);
+    pthread_mutex_lock(&state->mutex);
+    old = state->known;
+    state->known = known;
+    state->known_count = count;
+    pthread_mutex_unlock(&state->mutex);
+    state->host->free(old);
+}
+
 typedef struct cluster {
     redis_state *state;
     redis_purpose purpose;
@@ -221,12 +287,13 @@ bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, in
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault)
 {
     cluster c = {state, purpose, deadline_ms, nodes, 0, slots};
-    redis_connection *seed = connect_any(state, REDIS_FOR_WATCH, deadline_ms, fault);
+    redis_connection *seed = connect_seed(state, deadline_ms, fault);
     redisReply *reply = seed ? verrou__redis_ask(seed, deadline_ms, fault, "CLUSTER", "NODES", NULL) : NULL;
 
     memset(slots, NO_NODE, REDIS_SLOTS);
     if (reply && reply->type == REDIS_REPLY_STRING) {
         fault->text[0] = '\0';
+        know_nodes(state, seed, reply->str);
         connect_nodes(&c, seed, reply->str, fault);
     }
     freeReplyObject(reply);

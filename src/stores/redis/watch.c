@@ -16,11 +16,13 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <sys/timerfd.h>
 #else
 #include <sys/event.h>
 #endif
 
 #define SHARDED_PUBLISH 700
+#define RENEW_AFTER_MS 500 /* a subscription without a node for some slot is opened anew, but not more often */
 
 typedef struct redis_watch {
     redis_state *state;
@@ -29,6 +31,9 @@ typedef struct redis_watch {
     size_t node_count;
     uint8_t *slots;
     int fd;
+    int timer_fd;    /* Linux: -1 unless incomplete */
+    bool incomplete; /* some key could not be subscribed to */
+    int64_t renew_ms;
     bool sharded;
     bool keyspace;
     unsigned round; /* of reading */
@@ -145,6 +150,37 @@ static bool poller_set(int poller, int fd, bool is_new, bool writing)
 #endif
 }
 
+/*
+ * The node of a key cannot be reached, or the slot has just moved: its waiters ask again and again until the nodes have been looked for
+ * anew. The other keys stay subscribed until then, and then is not at once: a node may be away for long.
+ */
+static bool watch_renew_later(redis_watch *watch, redis_fault *fault)
+{
+    bool armed;
+
+    if (watch->incomplete)
+        return true;
+#ifdef __linux__
+    struct itimerspec after = {.it_value = {0, RENEW_AFTER_MS * 1000000L}};
+    struct epoll_event event = {.events = EPOLLIN};
+
+    watch->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    armed = watch->timer_fd >= 0 && timerfd_settime(watch->timer_fd, 0, &after, NULL) == 0 &&
+            epoll_ctl(watch->fd, EPOLL_CTL_ADD, watch->timer_fd, &event) == 0;
+#else
+    struct kevent change;
+
+    EV_SET(&change, 1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, 0, RENEW_AFTER_MS, NULL);
+    armed = kevent(watch->fd, &change, 1, NULL, 0, NULL) == 0;
+#endif
+    watch->incomplete = armed;
+    watch->renew_ms = watch->state->host->now_ms() + RENEW_AFTER_MS;
+    if (!armed)
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "the subscription cannot be renewed later: %s",
+                                strerror(errno));
+    return armed;
+}
+
 static bool watch_flush(redis_watch *watch, size_t node, redis_fault *fault)
 {
     redis_connection *connection = watch->nodes[node];
@@ -245,6 +281,7 @@ verrou_status verrou__redis_watch_open(void *context, int64_t deadline_ms, void 
     memset(watch, 0, sizeof *watch);
     watch->state = state;
     watch->slots = (uint8_t *)(watch + 1);
+    watch->timer_fd = -1;
     watch->fd = poller_new();
     verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "no descriptor for the subscription");
     if (watch->fd < 0 || !watch_connect(watch, deadline_ms, &fault)) {
@@ -265,6 +302,8 @@ void verrou__redis_watch_close(void *context, void *opened)
         verrou__redis_disconnect(watch->nodes[i]);
     if (watch->fd >= 0)
         close(watch->fd);
+    if (watch->timer_fd >= 0)
+        close(watch->timer_fd);
     state->host->free(watch);
 }
 
@@ -293,10 +332,11 @@ static verrou_status watch_say(redis_watch *watch, const char *key, size_t key_l
     const char *verb = add ? "SUBSCRIBE" : "UNSUBSCRIBE";
     redis_fault fault;
 
-    verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "no node that can be reached serves slot %u",
-                            verrou__redis_slot(key, key_len));
-    if (node >= watch->node_count)
+    if (node >= watch->node_count) {
+        if (!add || watch_renew_later(watch, &fault))
+            return VERROU_OK;
         return verrou__redis_fail(watch->state, &fault, err);
+    }
     verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "out of memory");
     if ((watch->keyspace && !append_two(watch->nodes[node], verb, event, (size_t)event_len)) ||
         !append_two(watch->nodes[node], watch->sharded ? sharded : verb, key, key_len) ||
@@ -404,6 +444,8 @@ static bool on_message(const listener *to, const redisReply *reply, const redis_
     const redisReply *kind, *channel, *payload;
 
     if (reply->type == REDIS_REPLY_ERROR) {
+        if (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "CLUSTERDOWN"))
+            return watch_renew_later(to->watch, fault);
         if (verrou__redis_is_error(reply, "NOPERM"))
             on_refused(to->watch->state);
         verrou__redis_explain(from, reply, fault);
@@ -454,10 +496,15 @@ static bool read_node(const listener *to, size_t node, redis_fault *fault)
 verrou_status verrou__redis_watch_read(void *context, void *opened, verrou_watch_fn report, void *report_context,
                                        verrou_error *err)
 {
+    const redis_state *state = context;
     redis_watch *watch = opened;
     listener to = {watch, report, report_context};
     redis_fault fault;
 
+    if (watch->incomplete && state->host->now_ms() >= watch->renew_ms) {
+        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "not all nodes were known or could be reached");
+        return verrou__redis_fail(state, &fault, err);
+    }
     watch->round++;
     for (size_t i = 0; i < watch->node_count; i++)
         if (!read_node(&to, i, &fault))
