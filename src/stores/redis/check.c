@@ -112,7 +112,7 @@ static int report_all(check *c, verrou_sink *sink)
 /* An answer of text, such as that of INFO; NULL if there is none. */
 static redisReply *ask_text(check *c, const char *word, const char *other)
 {
-    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, word, other, NULL);
+    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, word, other);
 
     if (reply && reply->type == REDIS_REPLY_STRING)
         return reply;
@@ -123,7 +123,7 @@ static redisReply *ask_text(check *c, const char *word, const char *other)
 /* A setting of the server; false if it may not be asked, or does not exist. */
 static bool config_get(check *c, const char *name, char *value, size_t size)
 {
-    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "CONFIG", "GET", name, NULL);
+    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "CONFIG", "GET", name);
     bool got = reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
                reply->element[1]->type == REDIS_REPLY_STRING;
 
@@ -321,7 +321,7 @@ static void check_latency(check *c)
     for (int i = 0; i < PINGS; i++) {
         int64_t from_us = clock_us(CLOCK_MONOTONIC);
 
-        freeReplyObject(verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "PING", NULL));
+        freeReplyObject(verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "PING"));
         if (c->node->broken)
             return;
         took_us[i] = clock_us(CLOCK_MONOTONIC) - from_us;
@@ -334,7 +334,7 @@ static void check_latency(check *c)
 static void check_clock(check *c)
 {
     int64_t before_us = clock_us(CLOCK_REALTIME);
-    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "TIME", NULL);
+    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "TIME");
     int64_t after_us = clock_us(CLOCK_REALTIME);
     int64_t ahead_ms = 0;
 
@@ -373,13 +373,13 @@ static void check_scripts(check *c)
     bool by_name, whole, load;
     redisReply *reply;
 
-    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "EVALSHA", none, "0", NULL);
+    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "EVALSHA", none, "0");
     by_name = is_allowed(c, reply);
     freeReplyObject(reply);
-    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "EVAL", text, "0", NULL);
+    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "EVAL", text, "0");
     whole = is_allowed(c, reply);
     freeReplyObject(reply);
-    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "SCRIPT", "LOAD", text, NULL);
+    reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "SCRIPT", "LOAD", text);
     load = is_allowed(c, reply);
     freeReplyObject(reply);
     if (c->node->broken)
@@ -398,7 +398,7 @@ static void check_scripts(check *c)
 static void check_kill(check *c)
 {
     redisReply *reply =
-        verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "CLIENT", "KILL", "ID", "9223372036854775807", NULL);
+        verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "CLIENT", "KILL", "ID", "9223372036854775807");
 
     if (c->node->broken)
         return;
@@ -471,7 +471,7 @@ static bool try_out(check *c, verrou_op *op)
 /* A connection that goes on listening is good for nothing else. */
 static void check_unsubscribe(check *c, const char *command, const char *key)
 {
-    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, command, key, NULL);
+    redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, command, key);
 
     if (reply) {
         tell(c, VERROU_INFO, "subscribing", "allowed");
@@ -487,7 +487,7 @@ static void check_subscribe(check *c, const char *key)
 {
     bool sharded = c->state->topology == REDIS_CLUSTER && c->node->version >= SHARDED_PUBLISH;
     redisReply *reply =
-        verrou__redis_ask(c->node, c->deadline_ms, &c->fault, sharded ? "SSUBSCRIBE" : "SUBSCRIBE", key, NULL);
+        verrou__redis_ask(c->node, c->deadline_ms, &c->fault, sharded ? "SSUBSCRIBE" : "SUBSCRIBE", key);
 
     if (reply)
         check_unsubscribe(c, sharded ? "SUNSUBSCRIBE" : "UNSUBSCRIBE", key);

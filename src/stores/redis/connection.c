@@ -205,42 +205,28 @@ redisReply *verrou__redis_reply(redis_connection *connection, int64_t deadline_m
     return reply;
 }
 
-static bool append_words(redis_connection *connection, const char *word, va_list rest)
+/* A command of words, ended with NULL, without answer yet. */
+static bool say_words(redis_connection *connection, const char *const *words)
 {
     const char *argv[MAX_WORDS];
     size_t lens[MAX_WORDS];
     int argc = 0;
 
-    for (; word && argc < MAX_WORDS; word = va_arg(rest, const char *)) {
-        argv[argc] = word;
-        lens[argc++] = strlen(word);
+    for (; words[argc] && argc < MAX_WORDS; argc++) {
+        argv[argc] = words[argc];
+        lens[argc] = strlen(words[argc]);
     }
     return verrou__redis_append(connection, argc, argv, lens);
 }
 
-/* A command of words without answer yet. */
-static bool say(redis_connection *connection, const char *word, ...)
-{
-    va_list rest;
-    bool said;
+#define say(connection, ...) say_words((connection), (const char *const[]){__VA_ARGS__, NULL})
 
-    va_start(rest, word);
-    said = append_words(connection, word, rest);
-    va_end(rest);
-    return said;
-}
-
-redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms, redis_fault *fault, const char *word,
-                              ...)
+redisReply *verrou__redis_ask_words(redis_connection *connection, int64_t deadline_ms, redis_fault *fault,
+                                    const char *const *words)
 {
     redisReply *reply;
-    va_list rest;
-    bool said;
 
-    va_start(rest, word);
-    said = append_words(connection, word, rest);
-    va_end(rest);
-    if (!said) {
+    if (!say_words(connection, words)) {
         verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "out of memory");
         return NULL;
     }
@@ -298,7 +284,7 @@ bool verrou__redis_kill_lost(redis_connection *connection)
         if (lost->serial <= connection->killing || strcmp(lost->run_id, connection->run_id) != 0)
             continue;
         snprintf(id, sizeof id, "%lld", lost->client_id);
-        said = say(connection, "CLIENT", "KILL", "ID", id, NULL);
+        said = say(connection, "CLIENT", "KILL", "ID", id);
         if (said) {
             connection->skip++;
             connection->killing = lost->serial;
@@ -346,7 +332,7 @@ bool verrou__redis_prove(redis_connection *connection, int64_t deadline_ms, bool
 
     snprintf(number, sizeof number, "%lu", (unsigned long)++connection->number);
     *ret_refused = false;
-    if (!say(connection, "PING", number, NULL))
+    if (!say(connection, "PING", number))
         verrou__redis_break(connection, fault, NULL, "out of memory");
     else if (verrou__redis_flush(connection, deadline_ms, fault))
         reply = verrou__redis_reply(connection, deadline_ms, fault);
@@ -436,19 +422,19 @@ static bool send_greeting(redis_connection *connection, const greeting *first)
     bool said = true;
 
     if (first->auth && first->user && first->user[0])
-        said = say(connection, "AUTH", first->user, first->password, NULL);
+        said = say(connection, "AUTH", first->user, first->password);
     else if (first->auth)
-        said = say(connection, "AUTH", first->password, NULL);
+        said = say(connection, "AUTH", first->password);
     if (first->select)
-        said = said && say(connection, "SELECT", first->db, NULL);
+        said = said && say(connection, "SELECT", first->db);
     if (first->client_id)
-        said = said && say(connection, "CLIENT", "ID", NULL);
+        said = said && say(connection, "CLIENT", "ID");
     if (first->info)
-        said = said && say(connection, "INFO", "server", NULL);
+        said = said && say(connection, "INFO", "server");
     if (first->role)
-        said = said && say(connection, "ROLE", NULL);
+        said = said && say(connection, "ROLE");
     for (int i = 0; first->scripts && i < SCRIPT_COUNT; i++)
-        said = said && say(connection, "SCRIPT", "LOAD", verrou__redis_script_text((redis_script)i), NULL);
+        said = said && say(connection, "SCRIPT", "LOAD", verrou__redis_script_text((redis_script)i));
     return said;
 }
 

@@ -457,7 +457,7 @@ static long long replicas_of(batch *b, redis_connection *connection, redis_fault
         left_ms = 1;
     snprintf(count, sizeof count, "%d", b->state->wait_replicas);
     snprintf(limit, sizeof limit, "%lld", (long long)left_ms);
-    reply = verrou__redis_ask(connection, b->deadline_ms, fault, "WAIT", count, limit, NULL);
+    reply = verrou__redis_ask(connection, b->deadline_ms, fault, "WAIT", count, limit);
     if (reply && reply->type == REDIS_REPLY_INTEGER)
         have = reply->integer;
     else if (reply)

@@ -198,7 +198,7 @@ static verrou_status list_node(const listing *l, redis_connection *node)
                               "redis: %s:%d: the keys could not be listed within the time limit", node->address.host,
                               node->address.port);
         page = verrou__redis_ask(node, l->deadline_ms, &fault, "SCAN", cursor, "MATCH", l->pattern, "COUNT", PAGE, type,
-                                 "string", NULL);
+                                 "string");
         if (!page)
             return verrou__redis_fail(l->state, &fault, l->err);
         if (is_page(page)) {

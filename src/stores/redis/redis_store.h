@@ -181,8 +181,10 @@ redisReply *verrou__redis_reply(redis_connection *connection, int64_t deadline_m
 bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, redisReply **ret_reply,
                              redis_fault *fault);
 /* One command of words, and its reply. An error reply becomes a fault. */
-redisReply *verrou__redis_ask(redis_connection *connection, int64_t deadline_ms, redis_fault *fault, const char *word,
-                              ...);
+redisReply *verrou__redis_ask_words(redis_connection *connection, int64_t deadline_ms, redis_fault *fault,
+                                    const char *const *words);
+#define verrou__redis_ask(connection, deadline_ms, fault, ...) \
+    verrou__redis_ask_words((connection), (deadline_ms), (fault), (const char *const[]){__VA_ARGS__, NULL})
 /* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
 void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
 /* The connection is given up with requests that were not answered: kill it at the server before anything is asked again. */

@@ -15,6 +15,7 @@
 static redis_connection *connect_any(redis_state *state, const redis_address *addresses, size_t count,
                                      redis_purpose purpose, int64_t deadline_ms, redis_fault *fault)
 {
+    verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "no server to connect to");
     for (size_t i = 0; i < count; i++) {
         redis_connection *connection = verrou__redis_connect(state, &addresses[i], purpose, deadline_ms, fault);
 
@@ -42,8 +43,7 @@ static bool ask_sentinel(redis_state *state, const redis_address *sentinel, int6
     connection = verrou__redis_connect(state, sentinel, REDIS_FOR_SENTINEL, deadline_ms, fault);
     if (!connection)
         return false;
-    reply =
-        verrou__redis_ask(connection, deadline_ms, fault, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", state->master, NULL);
+    reply = verrou__redis_ask(connection, deadline_ms, fault, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", state->master);
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
         reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_STRING) {
         snprintf(master->host, sizeof master->host, "%s", reply->element[0]->str);
@@ -288,7 +288,7 @@ bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, in
 {
     cluster c = {state, purpose, deadline_ms, nodes, 0, slots};
     redis_connection *seed = connect_seed(state, deadline_ms, fault);
-    redisReply *reply = seed ? verrou__redis_ask(seed, deadline_ms, fault, "CLUSTER", "NODES", NULL) : NULL;
+    redisReply *reply = seed ? verrou__redis_ask(seed, deadline_ms, fault, "CLUSTER", "NODES") : NULL;
 
     memset(slots, NO_NODE, REDIS_SLOTS);
     if (reply && reply->type == REDIS_REPLY_STRING) {
@@ -393,7 +393,7 @@ static uint8_t node_of(const redis_lane *lane, const node_line *line)
 bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fault *fault)
 {
     const redis_connection *asked = lane->nodes[0];
-    redisReply *reply = verrou__redis_ask(lane->nodes[0], deadline_ms, fault, "CLUSTER", "NODES", NULL);
+    redisReply *reply = verrou__redis_ask(lane->nodes[0], deadline_ms, fault, "CLUSTER", "NODES");
     char *rest = reply && reply->type == REDIS_REPLY_STRING ? reply->str : NULL;
     bool whole = rest != NULL;
     char *row;

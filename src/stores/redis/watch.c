@@ -211,7 +211,7 @@ static bool may_hear_events(redis_connection *connection, int64_t deadline_ms)
     bool may;
 
     snprintf(channel, sizeof channel, "__keyspace@%d__:%s.", state->db, state->counter);
-    reply = verrou__redis_ask(connection, deadline_ms, &fault, "SUBSCRIBE", channel, NULL);
+    reply = verrou__redis_ask(connection, deadline_ms, &fault, "SUBSCRIBE", channel);
     may = reply != NULL;
     freeReplyObject(reply);
     return may;
@@ -226,8 +226,7 @@ bool verrou__redis_tells_of_releases(const char *flags)
 static bool sends_keyspace_events(redis_connection *connection, int64_t deadline_ms)
 {
     redis_fault fault;
-    redisReply *reply =
-        verrou__redis_ask(connection, deadline_ms, &fault, "CONFIG", "GET", "notify-keyspace-events", NULL);
+    redisReply *reply = verrou__redis_ask(connection, deadline_ms, &fault, "CONFIG", "GET", "notify-keyspace-events");
     bool sends = false;
 
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
@@ -493,10 +492,10 @@ static bool read_node(const listener *to, size_t node, redis_fault *fault)
     return false;
 }
 
-verrou_status verrou__redis_watch_read(void *context, void *opened, verrou_watch_fn report, void *report_context,
+verrou_status verrou__redis_watch_read(void *store, void *opened, verrou_watch_fn report, void *report_context,
                                        verrou_error *err)
 {
-    const redis_state *state = context;
+    const redis_state *state = store;
     redis_watch *watch = opened;
     listener to = {watch, report, report_context};
     redis_fault fault;
@@ -508,6 +507,6 @@ verrou_status verrou__redis_watch_read(void *context, void *opened, verrou_watch
     watch->round++;
     for (size_t i = 0; i < watch->node_count; i++)
         if (!read_node(&to, i, &fault))
-            return verrou__redis_fail(context, &fault, err);
+            return verrou__redis_fail(state, &fault, err);
     return VERROU_OK;
 }
