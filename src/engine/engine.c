@@ -186,7 +186,7 @@ static void engine_leave(verrou__engine *engine)
         while (last->done_next && last->done_next->queue == in_order->queue)
             last = last->done_next;
         next = last->done_next;
-        verrou__queue_push_all(in_order->queue, in_order, last);
+        verrou__queue_push(in_order->queue, in_order, last);
         in_order = next;
     }
     while (garbage) {

@@ -236,8 +236,7 @@ void verrou__watch_init(verrou__engine *engine);
 /* queue.c */
 void verrou__queue_ref(verrou_queue *queue);
 void verrou__queue_unref(verrou_queue *queue);
-void verrou__queue_push(verrou_queue *queue, verrou__call *call);
-void verrou__queue_push_all(verrou_queue *queue, verrou__call *first, verrou__call *last);
+void verrou__queue_push(verrou_queue *queue, verrou__call *first, verrou__call *last);
 bool verrou__queue_hold_back(
     verrou__call *call); /* is it submitted by a callback, and sent with those of the next ones? */
 

@@ -111,32 +111,8 @@ static void call_unref(verrou__call *call)
         verrou__call_free(call);
 }
 
-/* Takes over the reference that the queue holds on the call. Without the engine's mutex. */
-void verrou__queue_push(verrou_queue *queue, verrou__call *call)
-{
-    bool freed;
-
-    call->done_next = NULL;
-    queue_lock(queue);
-    freed = queue->freed;
-    if (!freed) {
-        if (queue->tail)
-            queue->tail->done_next = call;
-        else
-            queue->head = call;
-        if (!queue->tail)
-            bell_ring(&queue->bell);
-        queue->tail = call;
-    }
-    pthread_mutex_unlock(&queue->mutex);
-    if (freed) {
-        call_unref(call);
-        verrou__queue_unref(queue);
-    }
-}
-
-/* The calls of one queue, linked by done_next from first to last. */
-void verrou__queue_push_all(verrou_queue *queue, verrou__call *first, verrou__call *last)
+/* Calls of one queue, linked by done_next from first to last. Takes over the queue's reference on each. Without the engine's mutex. */
+void verrou__queue_push(verrou_queue *queue, verrou__call *first, verrou__call *last)
 {
     bool freed;
 

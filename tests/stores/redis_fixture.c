@@ -228,6 +228,14 @@ int64_t fixture_joined_at(const fixture_waiter *waiter)
     return waiter->at_ms;
 }
 
+bool fixture_says(const char *text)
+{
+    if (strstr(fixture_err.message, text))
+        return true;
+    print_error("\"%s\" is not in: %s\n", text, fixture_err.message);
+    return false;
+}
+
 void fixture_wait_subscribed(const redis_server *server, bool sharded, const char *channel, int count)
 {
     int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;

@@ -50,6 +50,9 @@ verrou_status fixture_joined(fixture_waiter *waiter);
 /* When it had its answer, on process_clock_ms(). */
 int64_t fixture_joined_at(const fixture_waiter *waiter);
 
+/* Whether fixture_err has this text; prints it if not. */
+bool fixture_says(const char *text);
+
 /* How many events of this name were logged in this test, and whether any text of any event contains `text`. */
 int fixture_events(const char *event);
 bool fixture_logged(const char *text);

@@ -50,14 +50,6 @@ int __wrap_getaddrinfo(const char *host, const char *service, const struct addri
 
 /* ---- helpers ---- */
 
-static bool says(const char *text)
-{
-    if (strstr(fixture_err.message, text))
-        return true;
-    print_error("\"%s\" is not in: %s\n", text, fixture_err.message);
-    return false;
-}
-
 static verrou_status try_once(verrou_store *store)
 {
     return verrou_lock_acquire_immediately(fixture_lock(store, "app:key", LONG_MS), NULL, ERR);
@@ -67,7 +59,7 @@ static verrou_status try_once(verrou_store *store)
 static void expect_refused(verrou_store *store, const char *why)
 {
     EXPECT(VERROU_ESTORAGE, try_once(store));
-    assert_true(says(why));
+    assert_true(fixture_says(why));
     assert_int_equal(fixture_err.retriable, 0);
 }
 
@@ -173,7 +165,7 @@ static void missing_client_certificate_is_told(void **state)
 
     (void)state;
     expect_refused(open_tls(modern, "localhost", "ca", ""), "TLS");
-    assert_true(says("certificate required"));
+    assert_true(fixture_says("certificate required"));
     expect_refused(open_tls(old, "localhost", "ca", ""), "handshake failure");
     snprintf(certificate, sizeof certificate, "&cert=%s/client.pem&key=%s/client.key", redis_certificates(),
              redis_certificates());
@@ -190,7 +182,7 @@ static void plain_server_behind_rediss_is_told(void **state)
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("rediss://127.0.0.1:%d?timeout=600ms&connect-timeout=200ms&ca=%s/ca.pem", server->port,
                                  redis_certificates())));
-    assert_true(says("does the server speak TLS?"));
+    assert_true(fixture_says("does the server speak TLS?"));
 }
 
 /* A server that speaks TLS closes a plain connection without a word. The message says what that may mean. */
@@ -200,7 +192,7 @@ static void tls_server_behind_redis_is_told(void **state)
 
     (void)state;
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis://127.0.0.1:%d?timeout=600ms", server->tls_port)));
-    assert_true(says("rediss"));
+    assert_true(fixture_says("rediss"));
 }
 
 /* ---- users and rights ---- */
@@ -318,7 +310,7 @@ static void forbidden_scripts_are_told(void **state)
     lock = fixture_lock(fixture_open("redis://127.0.0.1:%d?" PATIENT, renamed->port), "key", LONG_MS);
     EXPECT(VERROU_OK, verrou_lock_owner(lock, &owner, ERR));
     EXPECT(VERROU_ESTORAGE, verrou_lock_acquire_immediately(lock, NULL, ERR));
-    assert_true(says("EVALSHA"));
+    assert_true(fixture_says("EVALSHA"));
     assert_null(strstr(fixture_err.message, owner));
     verrou_free(owner);
 }
@@ -481,7 +473,7 @@ static void failing_factory_is_told(void **state)
     (void)state;
     fixture_connect(make, from);
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis://db.example:7000?timeout=300ms")));
-    assert_true(says("the tunnel to db.example:7000 is closed"));
+    assert_true(fixture_says("the tunnel to db.example:7000 is closed"));
     assert_string_equal(fixture_err.store_code, "TUNNEL");
 }
 
@@ -602,7 +594,7 @@ static void unknown_name_is_told(void **state)
 {
     (void)state;
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis://nobody.invalid?timeout=500ms")));
-    assert_true(says("cannot resolve nobody.invalid"));
+    assert_true(fixture_says("cannot resolve nobody.invalid"));
 }
 
 /* A port where nobody listens is named in the error, as is a socket that is not there. */
@@ -615,9 +607,9 @@ static void refused_connection_is_told(void **state)
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis://127.0.0.1:%d?timeout=300ms", port.number)));
     snprintf(text, sizeof text, "cannot connect to 127.0.0.1:%d: Connection refused", port.number);
     process_port_free(&port);
-    assert_true(says(text));
+    assert_true(fixture_says(text));
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis+unix://%s/none?timeout=300ms", process_folder())));
-    assert_true(says("/none: No such file"));
+    assert_true(fixture_says("/none: No such file"));
 }
 
 /* ---- main ---- */

@@ -35,14 +35,6 @@ static verrou_store *open_group(const char *settings)
                         group->sentinel[1]->port, group->sentinel[2]->port, settings);
 }
 
-static bool says(const char *text)
-{
-    if (strstr(fixture_err.message, text))
-        return true;
-    print_error("\"%s\" is not in: %s\n", text, fixture_err.message);
-    return false;
-}
-
 static verrou_status try_once(verrou_store *store)
 {
     return verrou_lock_acquire_immediately(fixture_lock(store, "tried", LONG_MS), NULL, ERR);
@@ -114,7 +106,7 @@ static void wrong_name_is_told(void **state)
     (void)state;
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("redis+sentinel://:s3cr3t@127.0.0.1:%d/nosuch?timeout=1s", group->sentinel[0]->port)));
-    assert_true(says("knows no master called nosuch"));
+    assert_true(fixture_says("knows no master called nosuch"));
 }
 
 /* Sentinels have a password of their own; a wrong one is told at once, without the password. */
@@ -130,11 +122,11 @@ static void sentinel_password_counts(void **state)
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("redis+sentinel://127.0.0.1:%d/mymaster?timeout=60s&sentinel-password=wr0ng",
                                  guarded->port)));
-    assert_true(says("WRONGPASS"));
+    assert_true(fixture_says("WRONGPASS"));
     assert_null(strstr(fixture_err.message, "wr0ng"));
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("redis+sentinel://127.0.0.1:%d/mymaster?timeout=60s", guarded->port)));
-    assert_true(says("NOAUTH"));
+    assert_true(fixture_says("NOAUTH"));
     EXPECT(VERROU_OK,
            try_once(fixture_open("redis+sentinel://127.0.0.1:%d/mymaster?sentinel-password=guard", guarded->port)));
     assert_false(fixture_logged("wr0ng"));
@@ -147,7 +139,7 @@ static void master_password_counts(void **state)
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("redis+sentinel://:wr0ng@" PORTS "/mymaster?timeout=60s", group->sentinel[0]->port,
                                  group->sentinel[1]->port, group->sentinel[2]->port)));
-    assert_true(says("WRONGPASS"));
+    assert_true(fixture_says("WRONGPASS"));
     assert_null(strstr(fixture_err.message, "wr0ng"));
 }
 
@@ -169,7 +161,7 @@ static void demoted_master_is_not_used(void **state)
     redis_text(demoted, "REPLICAOF", "127.0.0.1", port, NULL);
     redis_wait_info(demoted, "replication", "master_link_status", "up");
     EXPECT(VERROU_ESTORAGE, try_once(fixture_open("redis+sentinel://127.0.0.1:%d/mymaster?timeout=1s", behind->port)));
-    assert_true(says("is not, or no longer, the master"));
+    assert_true(fixture_says("is not, or no longer, the master"));
     redis_text(demoted, "REPLICAOF", "NO", "ONE", NULL);
     EXPECT(VERROU_OK, try_once(fixture_open("redis+sentinel://127.0.0.1:%d/mymaster", behind->port)));
 }
