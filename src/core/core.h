@@ -22,6 +22,14 @@ verrou_status verrou__fail(verrou_error *err, verrou_status status, const char *
 verrou_status verrou__nomem(verrou_error *err); /* VERROU_ENOMEM with its text */
 /* Copy an error into a caller's slot, honouring the size that it was compiled with. Either may be NULL. */
 void verrou__error_copy(verrou_error *to, const verrou_error *from);
+/* VERROU_ERROR_INIT without filling the whole text with zeros, for where each request would pay for it. */
+static inline void verrou__error_clear(verrou_error *err)
+{
+    err->size = sizeof(*err);
+    err->status = VERROU_OK;
+    err->retriable = 0;
+    err->store_code[0] = err->message[0] = '\0';
+}
 /* Put "context: " before the message. */
 void verrou__error_prefix(verrou_error *err, const char *format, ...) VERROU_PRINTF(2, 3);
 

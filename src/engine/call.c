@@ -389,8 +389,9 @@ void verrou__call_cancel(verrou__call *call)
 
 static void call_go(verrou__call *call)
 {
-    verrou_error error = VERROU_ERROR_INIT;
+    verrou_error error;
 
+    verrou__error_clear(&error);
     call->begun = true;
     if (call->kind == VERROU__WAIT) {
         verrou__call_set_state(call, CALL_ASLEEP);

@@ -388,7 +388,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     struct lane *lane = lane_in_state(engine, LANE_IDLE);
     verrou__call *calls[MAX_BATCH];
     verrou_op *ops[MAX_BATCH];
-    verrou_error error = VERROU_ERROR_INIT;
+    verrou_error error;
     verrou_status status;
     int64_t deadline_ms = engine_now(engine) + engine->options.limit_ms;
     size_t n;
@@ -402,6 +402,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     if (engine->queue_head)
         verrou__engine_appoint(engine);
     pthread_mutex_unlock(&engine->mutex);
+    verrou__error_clear(&error);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
     engine->latency_x8 += engine_now(engine) - ops[0]->sent_ms - engine->latency_x8 / 8;
@@ -561,8 +562,8 @@ static verrou_status call_run(verrou__call *call, verrou_info *info, struct verr
 {
     verrou__engine *engine = call->engine;
     struct verrou__sleeper sleeper = {.may_lead = call_may_lead(call)};
-    verrou_info told = VERROU_INFO_INIT;
-    verrou_error error = VERROU_ERROR_INIT;
+    verrou_info told; /* these two are large, and mostly not needed */
+    verrou_error error;
     verrou_status status;
 
     engine_init_cond(&sleeper.cond);

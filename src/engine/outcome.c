@@ -104,7 +104,7 @@ void verrou__outcome_log(verrou__call *call)
                                        [VERROU__FORCE] = "lock.force_released",
                                        [VERROU__WAIT] = NULL};
     verrou__engine *engine = call->engine;
-    verrou_error error = VERROU_ERROR_INIT;
+    verrou_error error;
     verrou_level level = VERROU_DEBUG;
 
     if (!engine->events || call->kind == VERROU__WAIT)
