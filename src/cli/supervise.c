@@ -426,6 +426,9 @@ static int finish(supervisor *s)
 {
     verrou_error err = VERROU_ERROR_INIT;
     char end[64], left[LEASE_TEXT];
+    /* To be said if the release fails: after that, the handle no longer knows. */
+    int64_t left_ms = verrou_lock_remaining_ms(s->lock);
+    int64_t began_ms = verrou_now_ms();
     verrou_status status = release(s, &err);
 
     if (s->phase != RUNNING)
@@ -435,9 +438,11 @@ static int finish(supervisor *s)
                     program_end(s, end));
     /* The program was alone all the time: its exit code is the answer. The lock is in the way of others a little
      * longer. */
+    if (left_ms != VERROU_FOREVER)
+        left_ms -= verrou_now_ms() - began_ms;
     if (status)
         say("warning: %s, but \"%s\" could not be released (%s): %s", program_end(s, end), verrou_lock_key(s->lock),
-            lease_text(verrou_lock_remaining_ms(s->lock), left), error_text(status, &err));
+            lease_text(left_ms > 0 ? left_ms : 0, left), error_text(status, &err));
     return program_code(s);
 }
 

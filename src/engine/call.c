@@ -290,7 +290,8 @@ bool verrou__call_can_give_up(const verrou__call *call)
 {
     if (call->kind != VERROU__RELEASE && call->kind != VERROU__ACQUIRE)
         return false;
-    return !call->owner_is_fixed || call->want_fence != 0;
+    return !call->owner_is_fixed ||
+           (call->want_fence != 0 && (call->engine->driver->flags & VERROU_DRIVER_COMPARES) != 0);
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */
@@ -475,7 +476,6 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
 {
     verrou__engine *engine = call->engine;
     verrou_status status = VERROU_OK;
-    bool later = false;
 
     verrou__engine_enter(engine);
     if (!engine->closing)
@@ -486,15 +486,13 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
         call->done = done;
         call->user = user;
         call->refs++;
+        engine->holding_back = !engine->is_inline && verrou__queue_hold_back(call);
         verrou__call_begin(call);
-        later = !engine->is_inline && verrou__queue_hold_back(call);
     }
-    if (later) {
+    if (engine->holding_back)
         verrou__engine_leave_later(engine);
-    } else {
-        verrou__engine_send_off(engine);
+    else
         verrou__engine_leave(engine);
-    }
     if (status != VERROU_OK) {
         verrou__call_free(call);
         return verrou__fail(err, status, "no thread for asynchronous calls");

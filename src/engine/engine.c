@@ -47,6 +47,7 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine->seed = options->host->random();
     engine->bell = (struct bell)BELL_CLOSED;
     engine->timer_fd = -1;
+    engine->close_by_ms = VERROU_FOREVER;
     engine->reopen.fire = engine_reopen;
     engine->held_back.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
@@ -205,6 +206,7 @@ void verrou__engine_leave(verrou__engine *engine)
 
 void verrou__engine_leave_later(verrou__engine *engine)
 {
+    engine->holding_back = false;
     if (engine->queue_head && !engine->held_back.prev)
         verrou__timer_set(engine, &engine->held_back, engine_now(engine) + HOLD_BACK_MS);
     engine_leave(engine);
@@ -219,6 +221,8 @@ void verrou__engine_send_off(verrou__engine *engine)
 
 void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call)
 {
+    if (!engine->holding_back)
+        verrou__engine_send_off(engine);
     call->next = NULL;
     call->prev = engine->queue_tail;
     if (engine->queue_tail)
@@ -259,6 +263,14 @@ static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, ve
             break;
     }
     return n;
+}
+
+/* When a request, or an attempt to connect, that begins now has to be over. */
+static int64_t engine_limit(const verrou__engine *engine)
+{
+    int64_t limit_ms = engine_now(engine) + engine->options.limit_ms;
+
+    return limit_ms < engine->close_by_ms ? limit_ms : engine->close_by_ms;
 }
 
 /* ---- lanes ---- */
@@ -325,10 +337,11 @@ static void lane_open(verrou__engine *engine, struct lane *lane)
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;
     void *opened = NULL;
+    int64_t deadline_ms = engine_limit(engine);
 
     lane->state = LANE_OPENING;
     pthread_mutex_unlock(&engine->mutex);
-    status = engine->driver->open(engine->state, engine_now(engine) + engine->options.limit_ms, &opened, &error);
+    status = engine->driver->open(engine->state, deadline_ms, &opened, &error);
     pthread_mutex_lock(&engine->mutex);
     pthread_cond_broadcast(&engine->drained);
     if (status != VERROU_OK) {
@@ -390,7 +403,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     verrou_op *ops[MAX_BATCH];
     verrou_error error;
     verrou_status status;
-    int64_t deadline_ms = engine_now(engine) + engine->options.limit_ms;
+    int64_t deadline_ms = engine_limit(engine);
     size_t n;
 
     if (!lane || !engine->queue_head)
@@ -570,7 +583,6 @@ static verrou_status call_run(verrou__call *call, verrou_info *info, struct verr
     verrou__engine_enter(engine);
     call->sleeper = &sleeper;
     call->refs++;
-    verrou__engine_send_off(engine);
     verrou__call_begin(call);
     call_wait(call, &sleeper);
     call->sleeper = NULL;
@@ -655,7 +667,7 @@ static bool engine_is_busy(verrou__engine *engine)
 /* Let what was given up be released, and what is in flight come back. */
 static void engine_drain(verrou__engine *engine)
 {
-    int64_t until_ms = engine_now(engine) + engine->options.limit_ms;
+    int64_t until_ms = engine->close_by_ms = engine_now(engine) + engine->options.limit_ms;
 
     while (engine_is_busy(engine) && !engine->options.manual) {
         bool late = engine_now(engine) >= until_ms;

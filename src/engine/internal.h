@@ -118,7 +118,10 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
+    bool holding_back;       /* what is enqueued now is submitted by a callback */
     verrou__timer held_back; /* when requests that wait for the end of verrou_dispatch() are sent without waiting */
+
+    int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */
 
     int64_t latency_x8; /* eight times the running mean of what a batch took, in milliseconds */
 

@@ -157,8 +157,8 @@ static void queue_report(verrou__call *call)
 
 /*
  * While a thread reports, what its callbacks submit is held back, so that it goes to the store as one batch. The first such call stands for its
- * engine, and keeps it. Whoever else has a request for that engine sends them off with it, and so does the keeper a moment later, should
- * a callback take long.
+ * engine, and keeps it. Any other request for that engine sends them off with it, and so does the keeper a moment later, should a
+ * callback take long.
  */
 static _Thread_local struct {
     bool reporting;

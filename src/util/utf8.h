@@ -4,6 +4,7 @@
 #ifndef VERROU_UTIL_UTF8_H
 #define VERROU_UTIL_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Length in bytes of the character that starts at `at`, 0 if it is not valid. Reads no further than the NUL after the text. */
@@ -39,6 +40,21 @@ static inline size_t utf8_character(const unsigned char *at)
         if ((at[i] & 0xC0) != 0x80)
             return 0;
     return len;
+}
+
+/* Whether len bytes are well-formed and hold no NUL. The byte behind them has to be readable, and no continuation. */
+static inline bool utf8_text(const char *text, size_t len)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    const unsigned char *end = at + len;
+    size_t step;
+
+    for (; at < end; at += step) {
+        step = *at ? utf8_character(at) : 0;
+        if (step == 0)
+            return false;
+    }
+    return at == end;
 }
 
 /* Length of the control character that starts at `at`, 0 if it is none: C0, DEL, and C1 in its UTF-8 form. */

@@ -534,6 +534,7 @@ static void missing_rights_are_found(void **state)
                                     "user config on >secret ~* &* +@all -config\n"
                                     "user leave on >secret ~* &* +@all -unsubscribe\n"
                                     "user left on >secret ~* &* +@all -pttl\n"
+                                    "user ping on >secret ~* &* +@all -ping\n"
                                     "user write on >secret ~* &* +@all -set\n"};
     static const char *const expected[][2] = {
         {"info",
@@ -547,6 +548,7 @@ static void missing_rights_are_found(void **state)
         {"config", "ok keyspace events: not used: CONFIG GET is refused"},
         {"leave", "warn subscribing: no right to UNSUBSCRIBE"},
         {"left", "FAIL trial: a lock cannot be looked at: "},
+        {"ping", "warn errors: no right to PING"},
         {"write", "FAIL trial: a lock cannot be taken: "},
     };
     redis_server *guarded = redis_server_start(&options);

@@ -251,7 +251,7 @@ const verrou_driver *verrou__memory_driver(void)
         .version = VERROU_STORE_VERSION,
         .schemes = schemes,
         .settings = settings,
-        .flags = VERROU_DRIVER_INLINE,
+        .flags = VERROU_DRIVER_INLINE | VERROU_DRIVER_COMPARES,
         .create = memory_create,
         .destroy = memory_destroy,
         .caps = memory_caps,

@@ -14,7 +14,6 @@
 #include <time.h>
 
 #define OLDEST 500 /* scripts that ask for the time and write afterwards */
-#define SHARDED_PUBLISH 700
 #define MAX_SKEW_MS 1000
 #define SLOW_US 100000
 #define PINGS 9
@@ -89,8 +88,7 @@ static int report_alike(check *c, size_t at, verrou_sink *sink)
             continue;
         found->told = true;
         if (alike < c->lane->node_count && found->node)
-            bad |= host->finding(sink, found->level, found->subject, "%s:%d: %s", found->node->address.host,
-                                 found->node->address.port, found->text);
+            bad |= host->finding(sink, found->level, found->subject, "%s: %s", found->node->address.name, found->text);
         else if (found == first)
             bad |= host->finding(sink, found->level, found->subject, "%s", found->text);
     }
@@ -158,7 +156,7 @@ static void check_version(check *c, const char *info)
     verrou__redis_info_field(info, "redis_version", version, sizeof version);
     if (c->node->version < OLDEST)
         tell(c, VERROU_ERROR_LEVEL, "redis", "version %s: 5.0 is the oldest that works", version);
-    else if (c->state->topology == REDIS_CLUSTER && c->node->version < SHARDED_PUBLISH)
+    else if (c->state->topology == REDIS_CLUSTER && c->node->version < REDIS_SHARDED_PUBLISH)
         tell(c, VERROU_INFO, "redis", "version %s: before 7.0 each release is told to all nodes of a cluster", version);
     else
         tell(c, VERROU_INFO, "redis", "version %s", version);
@@ -317,11 +315,15 @@ static int by_value(const void *a, const void *b)
 static void check_latency(check *c)
 {
     int64_t took_us[PINGS];
+    bool refused = false;
 
     for (int i = 0; i < PINGS; i++) {
         int64_t from_us = clock_us(CLOCK_MONOTONIC);
 
-        freeReplyObject(verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "PING"));
+        redisReply *reply = verrou__redis_ask(c->node, c->deadline_ms, &c->fault, "PING");
+
+        refused = !reply;
+        freeReplyObject(reply);
         if (c->node->broken)
             return;
         took_us[i] = clock_us(CLOCK_MONOTONIC) - from_us;
@@ -329,6 +331,9 @@ static void check_latency(check *c)
     qsort(took_us, PINGS, sizeof took_us[0], by_value);
     tell(c, took_us[PINGS / 2] > SLOW_US ? VERROU_WARN : VERROU_INFO, "latency", "%" PRId64 ".%02d ms a round trip",
          took_us[PINGS / 2] / 1000, (int)(took_us[PINGS / 2] % 1000 / 10));
+    if (refused)
+        tell(c, VERROU_WARN, "errors", "no right to PING: an error leaves the requests sent with it unsettled (%s)",
+             c->fault.code);
 }
 
 static void check_clock(check *c)
@@ -485,7 +490,7 @@ static void check_unsubscribe(check *c, const char *command, const char *key)
 
 static void check_subscribe(check *c, const char *key)
 {
-    bool sharded = c->state->topology == REDIS_CLUSTER && c->node->version >= SHARDED_PUBLISH;
+    bool sharded = c->state->topology == REDIS_CLUSTER && c->node->version >= REDIS_SHARDED_PUBLISH;
     redisReply *reply =
         verrou__redis_ask(c->node, c->deadline_ms, &c->fault, sharded ? "SSUBSCRIBE" : "SUBSCRIBE", key);
 

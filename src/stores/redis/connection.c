@@ -50,8 +50,8 @@ void verrou__redis_log(const redis_state *state, verrou_level level, const char 
 void verrou__redis_break(redis_connection *connection, redis_fault *fault, const char *code, const char *what)
 {
     if (!connection->broken)
-        verrou__redis_fault_set(&connection->fault, VERROU_OP_RETRY, true, code, "%s:%d: %s", connection->address.host,
-                                connection->address.port, what);
+        verrou__redis_fault_set(&connection->fault, VERROU_OP_RETRY, true, code, "%s: %s", connection->address.name,
+                                what);
     connection->broken = connection->fault.broken = true;
     *fault = connection->fault;
 }
@@ -150,6 +150,18 @@ bool verrou__redis_flush(redis_connection *connection, int64_t deadline_ms, redi
 
 /* ---- reading ---- */
 
+/* A CLIENT KILL that was refused for a passing reason is said again: whom it was meant for may still be heard. */
+static void note_skipped(redis_connection *connection, const redisReply *reply)
+{
+    redis_fault fault;
+
+    if (reply->type != REDIS_REPLY_ERROR || !connection->killing)
+        return;
+    verrou__redis_explain(connection, reply, &fault);
+    if (fault.result == VERROU_OP_RETRY)
+        connection->killing = 0;
+}
+
 /* The next reply that has arrived, if any; what is to be skipped is. */
 static bool parse_reply(redis_connection *connection, redisReply **ret_reply, redis_fault *fault)
 {
@@ -164,6 +176,7 @@ static bool parse_reply(redis_connection *connection, redisReply **ret_reply, re
         if (!reply || connection->skip == 0)
             return true;
         connection->skip--;
+        note_skipped(connection, *ret_reply);
         freeReplyObject(reply);
     }
 }
@@ -182,6 +195,7 @@ bool verrou__redis_reply_now(redis_connection *connection, int64_t deadline_ms, 
         if (got < 0 && errno == EAGAIN)
             return true;
         connection->heard = connection->heard || got > 0;
+        connection->reads += got > 0;
         if (got > 0 && redisReaderFeed(connection->reader, buffer, (size_t)got) == REDIS_OK)
             continue;
         if (got < 0)
@@ -364,6 +378,12 @@ void verrou__redis_info_field(const char *info, const char *name, char *value, s
     }
 }
 
+bool verrou__redis_is_sharded(const redis_connection *connection)
+{
+    return connection->state->topology == REDIS_CLUSTER &&
+           (connection->version == 0 || connection->version >= REDIS_SHARDED_PUBLISH);
+}
+
 static void read_info(redis_connection *connection, const redisReply *reply)
 {
     char version[32];
@@ -384,8 +404,10 @@ static bool read_auth(const redis_connection *connection, const redisReply *repl
     if (reply->type != REDIS_REPLY_ERROR)
         return true;
     verrou__redis_explain(connection, reply, fault);
-    snprintf(fault->text, sizeof fault->text, "%s:%d refuses the user or the password (%s)", connection->address.host,
-             connection->address.port, fault->code);
+    snprintf(fault->text, sizeof fault->text, "%s %s (%s)", connection->address.name,
+             strstr(reply->str, "without any password") ? "has no password, and refuses one"
+                                                        : "refuses the user or the password",
+             fault->code);
     return false;
 }
 
@@ -481,7 +503,7 @@ static bool read_greeting(redis_connection *connection, const greeting *first, i
             fits = false;
         } else if (asked[i] == &first->auth) {
             fits = read_auth(connection, reply, fault);
-        } else if (asked[i] == &first->select && reply->type == REDIS_REPLY_ERROR) {
+        } else if ((asked[i] == &first->select || asked[i] == &first->role) && reply->type == REDIS_REPLY_ERROR) {
             verrou__redis_explain(connection, reply, fault);
             fits = false;
         } else if (asked[i] == &first->client_id && reply->type == REDIS_REPLY_INTEGER) {

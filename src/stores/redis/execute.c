@@ -6,14 +6,18 @@
  */
 #include "redis_store.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/utf8.h"
+
 #define MAX_ROUNDS 8
+#define SILENCE_MS 100      /* how long those that have answered wait for a node that has not */
+#define ANSWER_MARGIN_MS 20 /* an answer is to be here before its caller gives up */
 #define REST_MS 100         /* after a pause of this length it is looked whether the connection is still there */
 #define RENEW_AFTER_MS 250  /* a lane without a node for a slot is opened anew, but not more often */
-#define SHARDED_PUBLISH 700 /* since Redis 7.0 */
 
 /* One request on its way. */
 typedef struct attempt {
@@ -56,9 +60,7 @@ static redis_script script_of(verrou_op_kind kind)
 
 static const char *publish_command(const redis_connection *connection)
 {
-    bool sharded = connection->state->topology == REDIS_CLUSTER && connection->version >= SHARDED_PUBLISH;
-
-    return sharded ? "SPUBLISH" : "PUBLISH";
+    return verrou__redis_is_sharded(connection) ? "SPUBLISH" : "PUBLISH";
 }
 
 typedef struct words {
@@ -216,6 +218,14 @@ static bool tells_holder(const redisReply *reply)
            reply->element[1]->type == REDIS_REPLY_INTEGER;
 }
 
+/* Whatever a server says: a token is exact in JavaScript. Its sign says where it is from. */
+static uint64_t token_of(long long number)
+{
+    const long long exact = 9007199254740991; /* 2^53 - 1 */
+
+    return number >= -exact && number <= exact ? (uint64_t)llabs(number) : 0;
+}
+
 /* A value that is no owner: the key is a string of somebody else's. */
 static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, const redisReply *reply)
 {
@@ -223,13 +233,13 @@ static void answer_holder(batch *b, verrou_op *op, verrou_op_result result, cons
     uint64_t fence = 0;
 
     if (reply->element[0]->len == 0 || reply->element[0]->len > VERROU_MAX_OWNER ||
-        memchr(reply->element[0]->str, '\0', reply->element[0]->len)) {
+        !utf8_text(reply->element[0]->str, reply->element[0]->len)) {
         b->state->host->op_fail(op, VERROU_OP_FAILED, 0, "WRONGTYPE",
                                 "redis: the key is used by something else: its value is not a lock's");
         return;
     }
     if (reply->elements > 2 && reply->element[2]->type == REDIS_REPLY_INTEGER)
-        fence = (uint64_t)llabs(reply->element[2]->integer);
+        fence = token_of(reply->element[2]->integer);
     op->result = result;
     b->state->host->holder(op, reply->element[0]->str, reply->element[0]->len,
                            left_ms < 0 ? VERROU_FOREVER : (int64_t)left_ms, fence);
@@ -265,7 +275,7 @@ static void note_forbidden(batch *b, const attempt *one)
 static void answer_granted(batch *b, const attempt *one, long long token)
 {
     one->op->result = VERROU_OP_APPLIED;
-    one->op->fence = (uint64_t)llabs(token);
+    one->op->fence = token_of(token);
     if (token < 0)
         without_counter(b->state);
 }
@@ -276,7 +286,7 @@ static void answer_freed(batch *b, verrou_op *op, long long listeners)
     op->result = op->kind == VERROU_OP_RELEASE && listeners == -1 ? VERROU_OP_REFUSED : VERROU_OP_APPLIED;
     if (listeners >= 0) {
         listeners -= listeners > 0 && verrou__redis_is_watched(b->state, op->key, op->key_len);
-        op->others = (int32_t)listeners;
+        op->others = listeners < INT32_MAX ? (int32_t)listeners : INT32_MAX;
     } else if (listeners == -2 && !atomic_exchange(&b->state->told_publish, true)) {
         verrou__redis_log(
             b->state, VERROU_WARN, "store.publish_refused",
@@ -344,8 +354,7 @@ static void answer_error(batch *b, attempt *one, const redisReply *reply, redis_
         (verrou__redis_is_error(reply, "MOVED") || verrou__redis_is_error(reply, "CROSSSLOT")))
         verrou__redis_fault_set(
             &fault, VERROU_OP_FAILED, false, verrou__redis_is_error(reply, "MOVED") ? "MOVED" : "CROSSSLOT",
-            "%s:%d is part of a cluster: the address has to begin with redis+cluster:", one->connection->address.host,
-            one->connection->address.port);
+            "%s is part of a cluster: the address has to begin with redis+cluster:", one->connection->address.name);
     if (fault.broken) {
         *lane_fault = fault;
         b->lane->stale = true;
@@ -392,19 +401,92 @@ static void believe(batch *b, const attempt *last, redis_fault *lane_fault)
     connection->believed = true;
 }
 
+/* The first request from `at` on that this connection has to answer; b->n if there is none. A reply to ASKING comes before its own. */
+static size_t awaited(const batch *b, redis_connection *connection, size_t at)
+{
+    while (at < b->n && b->attempts[at].connection != connection)
+        at++;
+    if (at < b->n && b->attempts[at].asking)
+        connection->skip++;
+    return at;
+}
+
+/* Read the replies of one connection: all of them by the deadline, or (0) those that are there. False: that is all there will be. */
+static bool read_node(batch *b, redis_connection *connection, int64_t deadline_ms, redis_fault *lane_fault)
+{
+    while (connection->awaits < b->n && !connection->broken) {
+        attempt *one = &b->attempts[connection->awaits];
+
+        if (deadline_ms)
+            one->reply = verrou__redis_reply(connection, deadline_ms, lane_fault);
+        else if (verrou__redis_reply_now(connection, 0, &one->reply, lane_fault) && !one->reply)
+            return true;
+        connection->awaits = awaited(b, connection, connection->awaits + 1);
+    }
+    return false;
+}
+
+/* Read from several nodes as they answer. Those that have answered do not wait much longer for one that is silent. */
+static void read_nodes(batch *b, redis_fault *lane_fault)
+{
+    int64_t limit_ms = b->deadline_ms;
+
+    for (;;) {
+        struct pollfd in[REDIS_MAX_NODES];
+        nfds_t silent = 0;
+        int64_t left_ms;
+        bool answered = false;
+
+        for (size_t i = 0; i < b->lane->node_count; i++) {
+            redis_connection *connection = b->lane->nodes[i];
+
+            if (!connection || connection->awaits >= b->n)
+                continue;
+            if (read_node(b, connection, 0, lane_fault))
+                in[silent++] = (struct pollfd){connection->stream.fd, POLLIN, 0};
+            else
+                answered = true;
+        }
+        if (silent == 0)
+            return;
+        if (answered && limit_ms > b->state->host->now_ms() + SILENCE_MS)
+            limit_ms = b->state->host->now_ms() + SILENCE_MS;
+        left_ms = limit_ms - b->state->host->now_ms();
+        if (left_ms <= 0)
+            break;
+        poll(in, silent, left_ms > 60000 ? 60000 : (int)left_ms);
+    }
+    for (size_t i = 0; i < b->lane->node_count; i++) {
+        redis_connection *connection = b->lane->nodes[i];
+
+        if (connection && connection->awaits < b->n && !connection->broken)
+            verrou__redis_break(connection, lane_fault, "TIMEOUT", "no answer in time");
+    }
+}
+
 static void read_replies(batch *b, redis_fault *lane_fault)
 {
-    for (size_t i = 0; i < b->n; i++) {
-        attempt *one = &b->attempts[i];
+    redis_connection *only = NULL;
+    size_t asked = 0;
 
-        one->again = false;
-        if (!one->connection)
+    for (size_t i = 0; i < b->n; i++)
+        b->attempts[i].again = false;
+    for (size_t i = 0; i < b->lane->node_count; i++) {
+        redis_connection *connection = b->lane->nodes[i];
+
+        if (!connection)
             continue;
-        one->connection->believed = false;
-        if (one->asking)
-            one->connection->skip++;
-        one->reply = verrou__redis_reply(one->connection, b->deadline_ms, lane_fault);
+        connection->believed = false;
+        connection->awaits = awaited(b, connection, 0);
+        if (connection->awaits == b->n)
+            continue;
+        only = connection;
+        asked++;
     }
+    if (asked == 1)
+        read_node(b, only, b->deadline_ms, lane_fault);
+    else if (asked > 1)
+        read_nodes(b, lane_fault);
 }
 
 static void read_all(batch *b, redis_fault *lane_fault)
@@ -453,6 +535,13 @@ static long long replicas_of(batch *b, redis_connection *connection, redis_fault
 
     if (left_ms > b->state->wait_timeout_ms)
         left_ms = b->state->wait_timeout_ms;
+    for (size_t i = 0; i < b->n; i++) {
+        const attempt *one = &b->attempts[i];
+        int64_t needed_ms = one->op->deadline_ms - ANSWER_MARGIN_MS - b->state->host->now_ms();
+
+        if (one->connection == connection && wants_replicas(one) && one->op->deadline_ms && needed_ms < left_ms)
+            left_ms = needed_ms;
+    }
     if (left_ms < 1)
         left_ms = 1;
     snprintf(count, sizeof count, "%d", b->state->wait_replicas);
@@ -508,7 +597,10 @@ static void await_replicas_of(batch *b, redis_connection *connection, redis_faul
 
         if (one->connection != connection || !wants_replicas(one))
             continue;
-        if (one->op->kind == VERROU_OP_EXTEND || one->op->result == VERROU_OP_REFUSED)
+        /* An extension is done, and cannot be undone; it may have been to an earlier end. */
+        if (one->op->kind == VERROU_OP_EXTEND)
+            op_fault(b, one->op, VERROU_OP_UNKNOWN, &fault);
+        else if (one->op->result == VERROU_OP_REFUSED)
             op_fault(b, one->op, fault.result, &fault);
         else
             give_back(b, one, connection, &fault);

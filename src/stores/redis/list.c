@@ -34,22 +34,6 @@ typedef struct listing {
 
 /* ---- what is a lock ---- */
 
-static bool is_text(const char *text, size_t len)
-{
-    const unsigned char *at = (const unsigned char *)text;
-    const unsigned char *end = at + len;
-    size_t step;
-
-    if (memchr(text, '\0', len))
-        return false;
-    for (; at < end; at += step) {
-        step = utf8_character(at);
-        if (step == 0)
-            return false;
-    }
-    return true;
-}
-
 static bool has_controls(const char *text)
 {
     for (const char *at = text; *at; at++)
@@ -60,7 +44,8 @@ static bool has_controls(const char *text)
 
 static bool is_key(const redisReply *key)
 {
-    return key->type == REDIS_REPLY_STRING && key->len > 0 && key->len <= VERROU_MAX_KEY && is_text(key->str, key->len);
+    return key->type == REDIS_REPLY_STRING && key->len > 0 && key->len <= VERROU_MAX_KEY &&
+           utf8_text(key->str, key->len);
 }
 
 static bool is_owner_of_ours(const char *owner)
@@ -94,7 +79,7 @@ static bool is_lock(const redis_state *state, const verrou_op *op)
 {
     const char *owner = op->holder;
 
-    if (!is_text(owner, strlen(owner)) || has_controls(owner))
+    if (!utf8_text(owner, strlen(owner)) || has_controls(owner))
         return false;
     if (state->prefix_len || is_owner_of_ours(owner))
         return true;
@@ -195,8 +180,7 @@ static verrou_status list_node(const listing *l, redis_connection *node)
 
         if (host->now_ms() >= l->deadline_ms)
             return host->fail(l->err, VERROU_ESTORAGE, 1, "TIMEOUT",
-                              "redis: %s:%d: the keys could not be listed within the time limit", node->address.host,
-                              node->address.port);
+                              "redis: %s: the keys could not be listed within the time limit", node->address.name);
         page = verrou__redis_ask(node, l->deadline_ms, &fault, "SCAN", cursor, "MATCH", l->pattern, "COUNT", PAGE, type,
                                  "string");
         if (!page)

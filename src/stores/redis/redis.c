@@ -114,10 +114,8 @@ static void read_endpoints(reader *r, int default_port)
         const char *host = i < url->endpoint_count ? url->endpoints[i].host : "127.0.0.1";
         int port = i < url->endpoint_count ? url->endpoints[i].port : 0;
 
-        if (strlen(host) >= sizeof endpoints[i].host)
+        if (!verrou__redis_address_set(&endpoints[i], host, port ? port : default_port))
             refuse(r, "host", host, "at most 255 bytes");
-        snprintf(endpoints[i].host, sizeof endpoints[i].host, "%s", host);
-        endpoints[i].port = port ? port : default_port;
     }
 }
 
@@ -131,9 +129,7 @@ static void read_socket_path(reader *r)
         return;
     }
     read_endpoints(r, 0);
-    if (state->endpoint_count && strlen(path) < sizeof state->endpoints->host)
-        strcpy(state->endpoints->host, path);
-    else
+    if (state->endpoint_count && !verrou__redis_address_set(state->endpoints, path, 0))
         refuse(r, "path", path, "at most 255 bytes");
 }
 
@@ -269,6 +265,7 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     snprintf(state->id, sizeof state->id, "%016llx", (unsigned long long)host->random());
     pthread_mutex_init(&state->mutex, NULL);
     table_init(&state->channels);
+    atomic_init(&state->missing_nodes, 0);
     atomic_init(&state->told_counter, false);
     atomic_init(&state->told_publish, false);
     atomic_init(&state->counter_forbidden, false);

@@ -28,7 +28,8 @@
 #include "util/table.h"
 
 #define REDIS_SLOTS 16384
-#define REDIS_MAX_NODES 255 /* masters; a slot's node is one byte */
+#define REDIS_SHARDED_PUBLISH 700 /* since Redis 7.0 */
+#define REDIS_MAX_NODES 255       /* masters; a slot's node is one byte */
 
 /* A failure, understood: for the error of a call or of each request of a batch. */
 typedef struct redis_fault {
@@ -54,6 +55,7 @@ typedef struct redis_stream {
 typedef struct redis_address {
     char host[256]; /* or the path of a socket, with port 0 */
     int port;
+    char name[272]; /* of both, for messages */
 } redis_address;
 
 typedef enum redis_topology { REDIS_SINGLE, REDIS_SENTINEL, REDIS_CLUSTER } redis_topology;
@@ -90,6 +92,7 @@ typedef struct redis_state {
     size_t prefix_len;                 /* if not 0, all keys that have the prefix are ours */
     char id[17];                       /* sent along with each message, to know our own */
     atomic_uint caps;
+    atomic_uint missing_nodes;              /* as told last */
     atomic_bool told_counter, told_publish; /* each event once */
     atomic_bool counter_forbidden;          /* not tried again: it would cost each acquisition two round trips more */
 
@@ -105,6 +108,8 @@ typedef struct redis_state {
     struct redis_counters *counters; /* slots.c: the numbers in the names of a cluster's counters */
 } redis_state;
 
+/* False: the host is too long. */
+bool verrou__redis_address_set(redis_address *address, const char *host, int port);
 /*
  * Connect by the deadline. False: `fault` says why and the stream is not open. Blocks, name resolution included; only the threads of the store
  * call it.
@@ -153,8 +158,10 @@ typedef struct redis_connection {
     uint64_t killing;  /* up to this serial, lost connections were told to be killed, and that is not confirmed yet */
     uint32_t number;   /* of the latest numbered request */
     int64_t used_ms;   /* when a batch last began */
+    size_t awaits;     /* the request of the batch whose reply comes next */
     bool believed;     /* whether the replies of this round fit their requests was looked at */
     bool broken;       /* something failed: close it */
+    unsigned reads;    /* how often bytes came */
     bool heard;        /* the server has said something */
     redis_fault fault; /* what, if it is broken */
     bool master;
@@ -185,6 +192,8 @@ redisReply *verrou__redis_ask_words(redis_connection *connection, int64_t deadli
                                     const char *const *words);
 #define verrou__redis_ask(connection, deadline_ms, fault, ...) \
     verrou__redis_ask_words((connection), (deadline_ms), (fault), (const char *const[]){__VA_ARGS__, NULL})
+/* Whether releases are published with SPUBLISH there: in a cluster since 7.0, which a server is taken for that does not say. */
+bool verrou__redis_is_sharded(const redis_connection *connection);
 /* A field of what INFO or CLUSTER INFO answered; "" if it is not there or too long. */
 void verrou__redis_info_field(const char *info, const char *name, char *value, size_t size);
 /* The connection is given up with requests that were not answered: kill it at the server before anything is asked again. */

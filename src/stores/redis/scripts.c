@@ -33,7 +33,7 @@
     " local h=redis.pcall('HGET',KEYS[2],'f')\n"                         \
     " local f=tonumber(h)\n"                                             \
     " if f and f>=n then n=f+1 end\n"                                    \
-    " if type(h)=='table' or\n"                                          \
+    " if type(h)=='table' or f and f>=9007199254740991 or\n"             \
     "  type(redis.pcall('HSET',KEYS[2],'f',n))=='table' then n=-n end\n" \
     "end\n"                                                              \
     "if not s then return {o,redis.call('PTTL',k),n,q} end\n"            \
@@ -60,17 +60,17 @@
     "return q and {n,q} or n"
 
 /* KEYS: lock. ARGV: PUBLISH or SPUBLISH, who we are, number. What cannot be a lock is left alone: GET fails on what is no string, and this on
- * what is no owner. */
-#define TEXT_FORCE                                       \
-    "local h,n,q=redis.call('GET',KEYS[1]),-1,ARGV[3]\n" \
-    "if h then\n"                                        \
-    " if #h==0 or #h>255 or string.find(h,'%z') then\n"  \
-    "  return redis.error_reply('WRONGTYPE no owner')\n" \
-    " end\n"                                             \
-    " redis.call('DEL',KEYS[1])\n"                       \
-    " n=redis.pcall(ARGV[1],KEYS[1],ARGV[2])\n"          \
-    " if type(n)=='table' then n=-2 end\n"               \
-    "end\n"                                              \
+ * what is no owner (bytes that no UTF-8 has). */
+#define TEXT_FORCE                                                             \
+    "local h,n,q=redis.call('GET',KEYS[1]),-1,ARGV[3]\n"                       \
+    "if h then\n"                                                              \
+    " if #h==0 or #h>255 or string.find(h,'[%z\\192\\193\\245-\\255]') then\n" \
+    "  return redis.error_reply('WRONGTYPE no owner')\n"                       \
+    " end\n"                                                                   \
+    " redis.call('DEL',KEYS[1])\n"                                             \
+    " n=redis.pcall(ARGV[1],KEYS[1],ARGV[2])\n"                                \
+    " if type(n)=='table' then n=-2 end\n"                                     \
+    "end\n"                                                                    \
     "return q and {n,q} or n"
 
 /* KEYS: lock. ARGV: number. -1: free. */
@@ -168,8 +168,7 @@ void verrou__redis_explain(const redis_connection *connection, const redisReply 
     size_t len = code_len(text);
 
     snprintf(code, sizeof code, "%.*s", (int)len, text);
-    verrou__redis_fault_set(fault, VERROU_OP_FAILED, false, code, "%s:%d: %s", connection->address.host,
-                            connection->address.port, text);
+    verrou__redis_fault_set(fault, VERROU_OP_FAILED, false, code, "%s: %s", connection->address.name, text);
     if (strstr(fault->text, ", with args")) /* an unknown command is quoted as a whole: owners are nobody's business */
         *strstr(fault->text, ", with args") = '\0';
     if (verrou__redis_is_error(reply, "WRONGTYPE"))

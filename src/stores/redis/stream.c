@@ -136,6 +136,21 @@ ssize_t verrou__redis_stream_read(redis_state *state, redis_stream *stream, void
 
 /* ---- opening ---- */
 
+bool verrou__redis_address_set(redis_address *address, const char *host, int port)
+{
+    size_t len = strlen(host);
+
+    if (len >= sizeof address->host)
+        return false;
+    memcpy(address->host, host, len + 1);
+    address->port = port;
+    if (port == 0)
+        memcpy(address->name, host, len + 1);
+    else
+        snprintf(address->name, sizeof address->name, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
+    return true;
+}
+
 static int new_socket(int family, int type, int protocol)
 {
 #ifdef SOCK_CLOEXEC
@@ -258,8 +273,8 @@ static bool open_host(redis_state *state, redis_stream *stream, const redis_addr
         if (stream->fd >= 0)
             settle(stream, at->ai_family);
         else
-            verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "cannot connect to %s:%d: %s", address->host,
-                                    address->port, strerror(errno));
+            verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "cannot connect to %s: %s", address->name,
+                                    strerror(errno));
     }
     freeaddrinfo(all);
     return stream->fd >= 0;

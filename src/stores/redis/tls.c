@@ -248,8 +248,9 @@ void verrou__redis_tls_close(redis_tls *tls)
 
 static verrou_status bad_file(const verrou_host *host, verrou_error *err, const char *setting, const char *file)
 {
-    unsigned long code = ERR_peek_last_error();
-    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    unsigned long code = ERR_peek_error();
+    bool of_system = ERR_GET_LIB(code) == ERR_LIB_SYS;
+    const char *reason = of_system ? strerror(ERR_GET_REASON(code)) : code ? ERR_reason_error_string(code) : NULL;
     verrou_status status = host->fail(err, VERROU_ECONFIG, 0, NULL, "redis: setting %s=%s: %s", setting, file,
                                       reason ? reason : "cannot be read");
 

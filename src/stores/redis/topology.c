@@ -17,7 +17,10 @@ static redis_connection *connect_any(redis_state *state, const redis_address *ad
 {
     verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "no server to connect to");
     for (size_t i = 0; i < count; i++) {
-        redis_connection *connection = verrou__redis_connect(state, &addresses[i], purpose, deadline_ms, fault);
+        /* One that is silent does not use up the time of the others. */
+        int64_t now_ms = state->host->now_ms();
+        int64_t share_ms = now_ms + (deadline_ms - now_ms) / (int64_t)(count - i);
+        redis_connection *connection = verrou__redis_connect(state, &addresses[i], purpose, share_ms, fault);
 
         if (connection)
             return connection;
@@ -46,12 +49,13 @@ static bool ask_sentinel(redis_state *state, const redis_address *sentinel, int6
     reply = verrou__redis_ask(connection, deadline_ms, fault, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", state->master);
     if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
         reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_STRING) {
-        snprintf(master->host, sizeof master->host, "%s", reply->element[0]->str);
-        master->port = atoi(reply->element[1]->str);
-        known = true;
-    } else if (reply) {
-        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "the sentinel %s:%d knows no master called %s",
-                                sentinel->host, sentinel->port, state->master);
+        int port = atoi(reply->element[1]->str);
+
+        known = port > 0 && verrou__redis_address_set(master, reply->element[0]->str, port);
+    }
+    if (reply && !known) {
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "the sentinel %s knows no master called %s",
+                                sentinel->name, state->master);
     }
     freeReplyObject(reply);
     verrou__redis_disconnect(connection);
@@ -76,8 +80,8 @@ static redis_connection *connect_named(redis_state *state, redis_purpose purpose
             return connection;
         if (connection) {
             verrou__redis_disconnect(connection);
-            verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "%s:%d is not, or no longer, the master %s",
-                                    master.host, master.port, state->master);
+            verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL, "%s is not, or no longer, the master %s",
+                                    master.name, state->master);
         } else if (!fault->retriable) {
             return NULL;
         }
@@ -121,6 +125,7 @@ static bool parse_endpoint(char *text, const redis_state *state, const redis_con
 {
     char *name = strchr(text, ',');
     char *bus, *port;
+    const char *host, *alias;
 
     if (name)
         *name++ = '\0';
@@ -131,18 +136,15 @@ static bool parse_endpoint(char *text, const redis_state *state, const redis_con
     if (!port)
         return false;
     *port++ = '\0';
-    line->address.port = atoi(port);
     /* A node that has met no other does not know its own address: it is the one that was asked. */
-    snprintf(line->address.host, sizeof line->address.host, "%s", *text ? text : seed->address.host);
-    line->alias[0] = '\0';
-    if (name && *name && *name != '?') {
-        snprintf(line->alias, sizeof line->alias, "%s", name);
-        if (state->tls) { /* certificates are for names */
-            snprintf(line->alias, sizeof line->alias, "%s", line->address.host);
-            snprintf(line->address.host, sizeof line->address.host, "%s", name);
-        }
+    host = *text ? text : seed->address.host;
+    alias = name && *name && *name != '?' ? name : "";
+    if (*alias && state->tls) { /* certificates are for names */
+        alias = host;
+        host = name;
     }
-    return line->address.port > 0;
+    snprintf(line->alias, sizeof line->alias, "%s", alias);
+    return atoi(port) > 0 && verrou__redis_address_set(&line->address, host, atoi(port));
 }
 
 static bool parse_line(char *text, const redis_state *state, const redis_connection *seed, node_line *line)
@@ -251,19 +253,31 @@ typedef struct cluster {
     redis_connection **nodes;
     size_t count;
     uint8_t *slots;
+    unsigned missing; /* masters that could not be connected to */
 } cluster;
 
 static void connect_node(cluster *c, node_line *line, redis_fault *fault)
 {
-    redis_connection *node = verrou__redis_connect(c->state, &line->address, c->purpose, c->deadline_ms, fault);
+    /* Half of what time is left, so that one that is silent leaves some for the others. */
+    int64_t now_ms = c->state->host->now_ms();
+    redis_connection *node =
+        verrou__redis_connect(c->state, &line->address, c->purpose, now_ms + (c->deadline_ms - now_ms) / 2, fault);
 
     if (!node) {
-        verrou__redis_log(c->state, VERROU_WARN, "store.node_unreachable", "%s", fault->text);
+        c->missing++;
         return;
     }
     memcpy(node->alias, line->alias, sizeof node->alias);
     note_slots(line->slots, c->slots, (uint8_t)c->count);
     c->nodes[c->count++] = node;
+}
+
+/* Every lane and the subscription find out, again and again: it is told when it changes. */
+static void tell_missing(const cluster *c, const redis_fault *fault)
+{
+    if (atomic_exchange(&c->state->missing_nodes, c->missing) != c->missing && c->missing > 0)
+        verrou__redis_log(c->state, VERROU_WARN, "store.node_unreachable", "%u of the cluster's masters: %s",
+                          c->missing, fault->text);
 }
 
 static bool connect_nodes(cluster *c, const redis_connection *seed, char *text, redis_fault *fault)
@@ -277,16 +291,17 @@ static bool connect_nodes(cluster *c, const redis_connection *seed, char *text, 
         if (parse_line(row, c->state, seed, &line) && line.usable && c->count < REDIS_MAX_NODES)
             connect_node(c, &line, fault);
     }
+    tell_missing(c, fault);
     if (c->count == 0 && fault->text[0] == '\0')
-        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "%s:%d knows no master of its cluster",
-                                seed->address.host, seed->address.port);
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "%s knows no master of its cluster",
+                                seed->address.name);
     return c->count > 0;
 }
 
 bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, int64_t deadline_ms,
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault)
 {
-    cluster c = {state, purpose, deadline_ms, nodes, 0, slots};
+    cluster c = {state, purpose, deadline_ms, nodes, 0, slots, 0};
     redis_connection *seed = connect_seed(state, deadline_ms, fault);
     redisReply *reply = seed ? verrou__redis_ask(seed, deadline_ms, fault, "CLUSTER", "NODES") : NULL;
 
@@ -413,8 +428,8 @@ bool verrou__redis_lane_is_whole(redis_lane *lane, int64_t deadline_ms, redis_fa
         note_slots(line.slots, lane->slots, node);
         if (node != NO_NODE)
             continue;
-        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "there is no connection to the node %s:%d",
-                                line.address.host, line.address.port);
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "there is no connection to the node %s",
+                                line.address.name);
         whole = false;
         lane->stale = true;
     }

@@ -21,7 +21,6 @@
 #include <sys/event.h>
 #endif
 
-#define SHARDED_PUBLISH 700
 #define RENEW_AFTER_MS 500 /* a subscription without a node for some slot is opened anew, but not more often */
 
 typedef struct redis_watch {
@@ -34,7 +33,6 @@ typedef struct redis_watch {
     int timer_fd;    /* Linux: -1 unless incomplete */
     bool incomplete; /* some key could not be subscribed to */
     int64_t renew_ms;
-    bool sharded;
     bool keyspace;
     unsigned round; /* of reading */
 } redis_watch;
@@ -42,7 +40,8 @@ typedef struct redis_watch {
 typedef struct redis_channel {
     struct table_node node; /* node.key is `key` */
     bool confirmed;
-    unsigned told; /* in this round its release was reported */
+    unsigned told; /* in this round its release was reported, ... */
+    verrou_watch_event told_as;
     char key[];
 } redis_channel;
 
@@ -244,7 +243,6 @@ static bool watch_connect(redis_watch *watch, int64_t deadline_ms, redis_fault *
         if (!verrou__redis_connect_cluster(state, REDIS_FOR_WATCH, deadline_ms, watch->nodes, &watch->node_count,
                                            watch->slots, fault))
             return false;
-        watch->sharded = watch->nodes[0]->version >= SHARDED_PUBLISH;
     } else {
         watch->nodes[0] = verrou__redis_connect_master(state, REDIS_FOR_WATCH, deadline_ms, fault);
         if (!watch->nodes[0])
@@ -338,7 +336,7 @@ static verrou_status watch_say(redis_watch *watch, const char *key, size_t key_l
     }
     verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL, "out of memory");
     if ((watch->keyspace && !append_two(watch->nodes[node], verb, event, (size_t)event_len)) ||
-        !append_two(watch->nodes[node], watch->sharded ? sharded : verb, key, key_len) ||
+        !append_two(watch->nodes[node], verrou__redis_is_sharded(watch->nodes[node]) ? sharded : verb, key, key_len) ||
         !watch_flush(watch, node, &fault))
         return verrou__redis_fail(watch->state, &fault, err);
     return VERROU_OK;
@@ -386,7 +384,7 @@ static void on_subscribed(const listener *to, const char *key, size_t len, bool 
         to->report(to->context, VERROU_WATCH_ACTIVE, key, len);
 }
 
-/* A release that comes as a message and as an event is reported once. */
+/* A release that comes as a message and as an event is reported once, but that it was another's is not kept back. */
 static void on_free(const listener *to, verrou_watch_event event, const char *key, size_t len)
 {
     redis_state *state = to->watch->state;
@@ -395,9 +393,12 @@ static void on_free(const listener *to, verrou_watch_event event, const char *ke
 
     pthread_mutex_lock(&state->mutex);
     channel = channel_find(state, key, len);
-    news = channel && channel->told != to->watch->round;
-    if (channel)
+    news =
+        channel && (channel->told != to->watch->round || (event != channel->told_as && event == VERROU_WATCH_RELEASED));
+    if (news) {
         channel->told = to->watch->round;
+        channel->told_as = event;
+    }
     pthread_mutex_unlock(&state->mutex);
     if (news)
         to->report(to->context, event, key, len);
@@ -416,13 +417,15 @@ static void on_event(const listener *to, const redisReply *channel, const redisR
             on_free(to, VERROU_WATCH_FREE, key, (size_t)(channel->str + channel->len - key));
 }
 
-/* The server ends a sharded subscription when the slot leaves it. */
+/* The server ends a sharded subscription when the slot leaves it. (Before it is confirmed, this is the answer to an earlier wish of ours.) */
 static bool still_wanted(redis_state *state, const redisReply *channel)
 {
+    const redis_channel *found;
     bool wanted;
 
     pthread_mutex_lock(&state->mutex);
-    wanted = channel_find(state, channel->str, (size_t)channel->len) != NULL;
+    found = channel_find(state, channel->str, (size_t)channel->len);
+    wanted = found && found->confirmed;
     pthread_mutex_unlock(&state->mutex);
     return wanted;
 }
@@ -477,6 +480,7 @@ static bool on_message(const listener *to, const redisReply *reply, const redis_
 static bool read_node(const listener *to, size_t node, redis_fault *fault)
 {
     redis_connection *connection = to->watch->nodes[node];
+    unsigned reads = connection->reads;
     redisReply *reply = NULL;
 
     while (verrou__redis_reply_now(connection, 0, &reply, fault)) {
@@ -484,6 +488,10 @@ static bool read_node(const listener *to, size_t node, redis_fault *fault)
 
         if (!reply)
             return watch_flush(to->watch, node, fault);
+        /* What came after a report may tell of a release after what the report led to. */
+        if (connection->reads != reads)
+            to->watch->round++;
+        reads = connection->reads;
         understood = on_message(to, reply, connection, fault);
         freeReplyObject(reply);
         if (!understood)
