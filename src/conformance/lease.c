@@ -212,7 +212,7 @@ static void extension_moves_end(struct conf *c)
     verrou__conf_thread(c, watching_run, watching);
     verrou__conf_join(c);
     EXPECT(VERROU_ECANCELED, watching->status);
-    EXPECT(VERROU_OK, verrou_lock_extend(watching->lock, SHORT_MS, NULL, ERR));
+    EXPECT(VERROU_OK, verrou_lock_extend(watching->lock, 4 * SHORT_MS, NULL, ERR));
     watching->options = patiently(c);
     verrou__conf_thread(c, watching_run, watching);
     verrou__conf_join(c);

@@ -154,7 +154,7 @@ static void shortened_lease_wakes_waiter(struct conf *c)
 
     verrou__conf_hold(c, a);
     answer = verrou__conf_acquire_async(c, b, &options);
-    EXPECT(VERROU_OK, verrou_lock_extend(a, SHORT_MS, NULL, ERR));
+    EXPECT(VERROU_OK, verrou_lock_extend(a, 4 * SHORT_MS, NULL, ERR));
     verrou__conf_await(c, answer);
     EXPECT(VERROU_OK, answer->status);
 }

@@ -327,7 +327,7 @@ static void silence_is_not_an_answer(void **state)
         for (call_kind call = ACQUIRE; call < CALLS; call++) {
             scene s;
 
-            scene_open(&s, call, 250, how == 0 ? "server frozen" : "black hole");
+            scene_open(&s, call, 600, how == 0 ? "server frozen" : "black hole");
             if (how == 0)
                 redis_server_freeze(server);
             else
