@@ -4,6 +4,7 @@
  */
 #include "redis_fixture.h"
 #include "redis_slots.h"
+#include "redis_testing.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -361,6 +362,62 @@ static void dead_seed_is_passed_over(void **state)
     process_port_free(&nobody);
 }
 
+/* A seed that accepts connections and says nothing leaves time for the next one, in the limit of one request. */
+static void silent_seed_is_passed_over(void **state)
+{
+    fault_proxy *silent = proxy_start(cluster->node[1]->port);
+    verrou_store *store = fixture_open("redis+cluster://127.0.0.1:%d,127.0.0.1:%d?timeout=1500ms", proxy_port(silent),
+                                       cluster->node[2]->port);
+    verrou_lock *lock = fixture_lock(store, "silent", LONG_MS);
+    int left = 5; /* the machine may be slow for one */
+
+    (void)state;
+    proxy_black_hole(silent, true);
+    while (verrou_lock_acquire_immediately(lock, NULL, ERR) != VERROU_OK)
+        if (--left == 0)
+            fail_msg("%s", fixture_err.message);
+    fixture_drop(lock);
+    fixture_close(store);
+    proxy_stop(silent);
+}
+
+/* A node that stands still does not keep the others' answers back: their leases run while it is waited for. */
+static void silent_node_keeps_no_answer_back(void **state)
+{
+    enum { SILENT, HEALTHY, KEYS, LEASE_MS = 3000, LIMIT_MS = 5000 };
+    char keys[KEYS][32];
+    char address[64];
+    verrou_op ops[KEYS];
+    redisReply *left;
+    test_store store;
+
+    (void)state;
+    snprintf(address, sizeof address, "redis+cluster://127.0.0.1:%d", cluster->node[0]->port);
+    store = test_open(address);
+    for (int node = 0; node < KEYS; node++) {
+        int i = 0;
+
+        do {
+            snprintf(keys[node], sizeof keys[node], "still:%d", i++);
+        } while (redis_cluster_owner(cluster, redis_cluster_slot(cluster, keys[node])) != node);
+        assert_int_equal(test_acquire(&store, keys[node], "x"), VERROU_OP_APPLIED);
+        assert_int_equal(test_release(&store, keys[node], "x"), VERROU_OP_APPLIED);
+        ops[node] = test_op(VERROU_OP_ACQUIRE, keys[node], "me", LEASE_MS);
+    }
+    redis_server_freeze(cluster->node[SILENT]);
+    test_execute(&store, ops, KEYS, LIMIT_MS, NULL);
+    left = redis_command(cluster->node[HEALTHY], "PTTL", keys[HEALTHY], NULL);
+    redis_server_thaw(cluster->node[SILENT]);
+    redis_cluster_settle(cluster);
+    assert_int_equal(ops[HEALTHY].result, VERROU_OP_APPLIED);
+    assert_int_equal(ops[SILENT].result, VERROU_OP_UNKNOWN);
+    assert_true(left->type == REDIS_REPLY_INTEGER && left->integer > 0);
+    freeReplyObject(left);
+    for (int node = 0; node < KEYS; node++)
+        test_op_done(&ops[node]);
+    test_close(&store);
+}
+
 /* The address of a single server that leads to a cluster is refused with the right scheme in the error, and the other way round. */
 static void wrong_scheme_is_told(void **state)
 {
@@ -397,6 +454,8 @@ int main(void)
         cluster_test(unfinished_move_is_lived_with),
         cluster_test(subscription_follows_the_slot),
         cluster_test(dead_seed_is_passed_over),
+        cluster_test(silent_seed_is_passed_over),
+        cluster_test(silent_node_keeps_no_answer_back),
         cluster_test(wrong_scheme_is_told),
         cluster_test(new_node_is_used),
     };

@@ -4,6 +4,7 @@
  */
 #include "redis_testing.h"
 
+#include <poll.h>
 #include <sys/stat.h>
 
 #include "failing_alloc.h"
@@ -379,6 +380,56 @@ static void publish_without_right(void **state)
     redis_server_free(own);
 }
 
+/* ---- releases that are reported ---- */
+
+static struct {
+    int fd;
+    int active, released;
+} heard;
+
+static void wait_readable(int fd)
+{
+    struct pollfd in = {fd, POLLIN, 0};
+
+    assert_int_equal(poll(&in, 1, PROCESS_PATIENCE_MS), 1);
+}
+
+/* What the first report leads to: somebody else takes the lock and releases it, before the reading goes on. */
+static void on_report(void *context, verrou_watch_event event, const char *key, size_t key_len)
+{
+    (void)context, (void)key, (void)key_len;
+    if (event == VERROU_WATCH_ACTIVE) {
+        heard.active++;
+    } else if (++heard.released == 1) {
+        redis_text(server, "PUBLISH", "k", "somebody", NULL);
+        wait_readable(heard.fd);
+    }
+}
+
+/* A release that arrives after an earlier one was reported is reported as well, though it is read in the same call. */
+static void second_release_is_reported(void **state)
+{
+    void *watch = NULL;
+
+    (void)state;
+    memset(&heard, 0, sizeof heard);
+    assert_int_equal(store.driver->watch_open(store.state, verrou_now_ms() + PROCESS_PATIENCE_MS, &watch, NULL),
+                     VERROU_OK);
+    heard.fd = store.driver->watch_fd(store.state, watch);
+    assert_int_equal(store.driver->watch_add(store.state, watch, "k", 1, NULL), VERROU_OK);
+    while (heard.active == 0) {
+        wait_readable(heard.fd);
+        assert_int_equal(store.driver->watch_read(store.state, watch, on_report, NULL, NULL), VERROU_OK);
+    }
+    redis_text(server, "PUBLISH", "k", "somebody", NULL);
+    while (heard.released == 0) {
+        wait_readable(heard.fd);
+        assert_int_equal(store.driver->watch_read(store.state, watch, on_report, NULL, NULL), VERROU_OK);
+    }
+    assert_int_equal(heard.released, 2);
+    store.driver->watch_close(store.state, watch);
+}
+
 /* ---- what is not a lock ---- */
 
 /* A key of another type, or a string that can be no owner, is left alone by every request, with a message that says so. */
@@ -395,9 +446,10 @@ static void foreign_values_are_left_alone(void **state)
     redis_text(server, "SET", "empty", "", NULL);
     redis_text(server, "SET", "long", longer, NULL);
     redis_text(server, "SETRANGE", "zero", "3", "x", NULL);
+    redis_text(server, "SET", "bytes", "\x01\xff", NULL);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         bool owned = kinds[i] == VERROU_OP_RELEASE || kinds[i] == VERROU_OP_EXTEND;
-        static const char *const keys[] = {"list", "empty", "long", "zero"};
+        static const char *const keys[] = {"list", "empty", "long", "zero", "bytes"};
 
         for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
             test_run(&store, kinds[i], keys[k], kinds[i] > VERROU_OP_EXTEND ? NULL : "a", 1000);
@@ -412,7 +464,9 @@ static void foreign_values_are_left_alone(void **state)
             assert_int_equal(test_last.lane, VERROU_OK);
         }
     }
-    assert_int_equal(redis_integer(server, "EXISTS", "list", "empty", "long", "zero", NULL), 4);
+    assert_int_equal(redis_integer(server, "EXISTS", "list", "empty", "long", "zero", "bytes", NULL), 5);
+    assert_string_equal(redis_text(server, "GET", "bytes", NULL), "\x01\xff");
+    assert_int_equal(redis_integer(server, "PTTL", "bytes", NULL), -1);
 }
 
 /* ---- scripts that the server has forgotten ---- */
@@ -529,26 +583,34 @@ static void readonly_closes_the_lane(void **state)
     redis_server_free(own);
 }
 
+/* Let a server run a script without end, and return when it says that it is busy. redisFree() the connection after SCRIPT KILL. */
+static redisContext *keep_busy(const redis_server *own)
+{
+    redisContext *busy = redis_server_connect(own);
+    bool is_busy = false;
+    int done = 0;
+
+    redisAppendCommand(busy, "EVAL %s 0", "while true do end");
+    while (!done)
+        redisBufferWrite(busy, &done);
+    while (!is_busy) {
+        redisReply *reply = redis_command(own, "PING", NULL);
+
+        is_busy = reply->type == REDIS_REPLY_ERROR;
+        freeReplyObject(reply);
+    }
+    return busy;
+}
+
 /* BUSY: while somebody's script runs for too long. */
 static void busy_server_is_retried(void **state)
 {
     redis_server *own = redis_server_start(&(redis_options){.config = "busy-reply-threshold 1\n"});
-    redisContext *busy = redis_server_connect(own);
-    int done = 0;
+    redisContext *busy;
 
     (void)state;
     store = test_open(test_address(own->port, NULL));
-    redisAppendCommand(busy, "EVAL %s 0", "while true do end");
-    while (!done)
-        redisBufferWrite(busy, &done);
-    for (;;) { /* until the server says that it is busy */
-        redisReply *reply = redis_command(own, "PING", NULL);
-        bool is_busy = reply->type == REDIS_REPLY_ERROR;
-
-        freeReplyObject(reply);
-        if (is_busy)
-            break;
-    }
+    busy = keep_busy(own);
     test_acquire(&store, "k", "a");
     expect_retry("BUSY");
     assert_int_equal(test_last.lane, VERROU_OK);
@@ -558,6 +620,41 @@ static void busy_server_is_retried(void **state)
         assert_string_equal(test_last.code, "BUSY");
     assert_int_equal(test_last.result, VERROU_OP_APPLIED);
     test_close(&store);
+    redis_server_free(own);
+}
+
+/* A busy server refuses to kill the connection of a lost request as well: it is asked again, and the late request changes nothing. */
+static void refused_kill_is_repeated(void **state)
+{
+    redis_server *own = redis_server_start(&(redis_options){.config = "busy-reply-threshold 1\n"});
+    fault_proxy *proxy = proxy_start(own->port);
+    redisContext *busy;
+    void *lost;
+    verrou_op op;
+
+    (void)state;
+    store = test_open(test_address(proxy_port(proxy), NULL));
+    lost = store.lane;
+    assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
+    assert_int_equal(test_acquire(&store, "late", "me"), VERROU_OP_APPLIED);
+    proxy_set(proxy, PROXY_HOLD_REQUEST, .match = "EVALSHA");
+    op = test_op(VERROU_OP_EXTEND, "late", "me", 500);
+    store.driver->execute(store.state, lost, (verrou_op *[]){&op}, 1, verrou_now_ms() + 300, NULL);
+    assert_int_equal(op.result, VERROU_OP_UNKNOWN);
+    test_op_done(&op);
+    store.driver->close(store.state, lost);
+    busy = keep_busy(own);
+    test_run(&store, VERROU_OP_EXTEND, "late", "me", 60000);
+    expect_retry("BUSY");
+    redis_text(own, "SCRIPT", "KILL", NULL);
+    redisFree(busy);
+    while (test_run(&store, VERROU_OP_EXTEND, "late", "me", 60000) == VERROU_OP_RETRY)
+        assert_string_equal(test_last.code, "BUSY");
+    assert_int_equal(test_last.result, VERROU_OP_APPLIED);
+    proxy_let_go(proxy);
+    assert_true(redis_integer(own, "PTTL", "late", NULL) > 500);
+    test_close(&store);
+    proxy_stop(proxy);
     redis_server_free(own);
 }
 
@@ -791,6 +888,7 @@ int main(void)
         ON_STORE(counter_of_wrong_type_is_done_without),
         cmocka_unit_test(counter_without_right),
         cmocka_unit_test(publish_without_right),
+        ON_STORE(second_release_is_reported),
         ON_STORE(foreign_values_are_left_alone),
         ON_STORE(scripts_are_sent_again),
         cmocka_unit_test(restart_at_rest_is_noticed),
@@ -798,6 +896,7 @@ int main(void)
         cmocka_unit_test(failed_snapshot_is_retried),
         cmocka_unit_test(readonly_closes_the_lane),
         cmocka_unit_test(busy_server_is_retried),
+        cmocka_unit_test(refused_kill_is_repeated),
         cmocka_unit_test(loading_server_is_retried),
         ON_STORE(acknowledgement_by_replicas),
         ON_STORE(request_is_one_command),

@@ -549,6 +549,63 @@ static void killing_is_repeated(void **state)
     verrou_store_close(store);
 }
 
+/* ---- what is told of leases ---- */
+
+/* An extension to an earlier end that no replica acknowledged may have been done: whoever made it counts on the earlier end. */
+static void unacknowledged_shortening_counts(void **state)
+{
+    redis_server *master = redis_server_start(NULL);
+    redis_server *replica = redis_server_start(&(redis_options){.replica_of = master});
+    verrou_store *strict = open_at(test_address(master->port, "?wait-replicas=1&wait-timeout=10s"));
+    verrou_store *plain = open_at(test_address(master->port, NULL));
+    verrou_lock *lock = new_lock(strict, LEASE_MS), *next = new_lock(plain, LEASE_MS);
+    verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
+
+    (void)state;
+    must_acquire(lock);
+    redis_server_kill(replica);
+    options.timeout_ms = 500;
+    assert_int_equal(verrou_lock_extend(lock, 300, &options, NULL), VERROU_EUNKNOWN);
+    assert_true(verrou_lock_remaining_ms(lock) <= 300);
+    must_acquire(next);
+    assert_true(verrou_lock_is_expired(lock));
+    assert_int_equal(verrou_lock_release(next, NULL, NULL), VERROU_OK);
+    verrou_lock_free(lock);
+    verrou_lock_free(next);
+    verrou_store_close(strict);
+    verrou_store_close(plain);
+    redis_server_free(replica);
+    redis_server_free(master);
+}
+
+/* The token of whom it refuses a lock for is told by a store that keeps it with the lease. Redis draws a new one even for the holder. */
+static void token_of_a_refusal_is_the_holders(void **state)
+{
+    const char *const addresses[] = {test_address(server->port, NULL), "memory:"};
+
+    (void)state;
+    redis_text(server, "FLUSHALL", NULL);
+    for (int i = 0; i < 2; i++) {
+        verrou_store *store = open_at(addresses[i]);
+        verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
+        verrou_lock *locks[2];
+        verrou_info info = VERROU_INFO_INIT;
+
+        options.owner = "fixed";
+        options.ttl_ms = LEASE_MS;
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(verrou_lock_new(store, KEY, &options, &locks[k], NULL), VERROU_OK);
+        must_acquire(locks[0]);
+        assert_int_equal(verrou_lock_acquire_immediately(locks[1], &info, NULL), VERROU_ENOTACQUIRED);
+        assert_string_equal(info.owner, "fixed");
+        assert_true(info.fence == (i == 0 ? 0 : verrou_lock_fence(locks[0])));
+        assert_int_equal(verrou_lock_release(locks[0], NULL, NULL), VERROU_OK);
+        for (int k = 0; k < 2; k++)
+            verrou_lock_free(locks[k]);
+        verrou_store_close(store);
+    }
+}
+
 /* ---- at random ---- */
 
 #define RANDOM_THREADS 4
@@ -907,14 +964,24 @@ int main(void)
 #define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, start_proxy, stop_proxy)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(processes_take_turns), /* first: before there are threads */
-        WITH_PROXY(single_faults_are_got_over),   WITH_PROXY(truncated_replies_are_none),
-        WITH_PROXY(lasting_loss_is_unknown),      WITH_PROXY(broken_connections_are_renewed),
-        WITH_PROXY(silence_is_not_an_answer),     cmocka_unit_test(stale_reply_is_nobodys),
-        WITH_PROXY(late_extend_changes_nothing),  WITH_PROXY(late_extend_without_kill),
-        WITH_PROXY(late_acquire_changes_nothing), WITH_PROXY(late_force_changes_nothing),
-        WITH_PROXY(killing_is_repeated),          cmocka_unit_test(random_faults_break_nothing),
-        WITH_PROXY(lost_subscription_comes_back), WITH_PROXY(without_subscription_the_waiter_asks),
-        WITH_PROXY(lost_message_is_made_up_for),  WITH_PROXY(plain_release_is_found),
+        WITH_PROXY(single_faults_are_got_over),
+        WITH_PROXY(truncated_replies_are_none),
+        WITH_PROXY(lasting_loss_is_unknown),
+        WITH_PROXY(broken_connections_are_renewed),
+        WITH_PROXY(silence_is_not_an_answer),
+        cmocka_unit_test(stale_reply_is_nobodys),
+        WITH_PROXY(late_extend_changes_nothing),
+        WITH_PROXY(late_extend_without_kill),
+        WITH_PROXY(late_acquire_changes_nothing),
+        WITH_PROXY(late_force_changes_nothing),
+        WITH_PROXY(killing_is_repeated),
+        cmocka_unit_test(unacknowledged_shortening_counts),
+        cmocka_unit_test(token_of_a_refusal_is_the_holders),
+        cmocka_unit_test(random_faults_break_nothing),
+        WITH_PROXY(lost_subscription_comes_back),
+        WITH_PROXY(without_subscription_the_waiter_asks),
+        WITH_PROXY(lost_message_is_made_up_for),
+        WITH_PROXY(plain_release_is_found),
         WITH_PROXY(waiters_ask_like_one),
     };
 

@@ -613,12 +613,62 @@ static void test_slow_callback_holds_nothing_up(void **state)
     verrou_lock_free(lock);
 }
 
+static void free_meanwhile(void *user, const verrou_result *result)
+{
+    struct pass_on *pass = user;
+
+    pass_on(user, result);
+    assert_int_equal(pass->held_back, 1);
+    world_free_key(&world, "k");
+    world_settle(&world);
+    pass->held_back = process->engine->held_back.prev != NULL;
+    assert_false(world_held(&world, "a"));
+    assert_false(world_held(&world, "b"));
+}
+
+/* A request that no callback submitted, such as one for a waiter who is woken, sends off what is held back. */
+static void test_woken_waiter_sends_off(void **state)
+{
+    struct world_options watching = {.settings = "timeout=1s", .watch = true};
+    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
+    struct pass_on pass = {.asks = false};
+    struct outcome woken;
+    verrou_lock *lock, *waiting;
+
+    (void)state;
+    process = world_open(&world, &watching);
+    assert_non_null(process);
+    lock = new_lock(process, "c", 30000);
+    waiting = new_lock(process, "k", 30000);
+    pass.locks[0] = new_lock(process, "a", 30000);
+    pass.locks[1] = new_lock(process, "b", 30000);
+    hold(pass.locks[0]);
+    hold(pass.locks[1]);
+    world_seize(&world, "k", "stranger", VERROU_FOREVER);
+    start_acquire(&woken, waiting, VERROU_FOREVER);
+    world_settle(&world);
+    world.passing = NULL;
+    assert_int_equal(verrou_lock_acquire_async(lock, &options, queue, free_meanwhile, &pass, NULL), VERROU_OK);
+    world_settle(&world);
+    verrou_dispatch(queue, 0);
+    assert_int_equal(pass.done, 1);
+    assert_int_equal(pass.held_back, 0);
+    assert_done(&woken, VERROU_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_done(&pass.outcomes[i], VERROU_OK);
+        verrou_lock_free(pass.locks[i]);
+    }
+    verrou_lock_free(lock);
+    verrou_lock_free(waiting);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_callbacks_submit_one_batch),
         TEST(test_callback_that_waits_sends_off),
         TEST(test_slow_callback_holds_nothing_up),
+        TEST(test_woken_waiter_sends_off),
         TEST(test_cancel_before),
         TEST(test_cancel_queued),
         TEST(test_cancel_asleep),

@@ -375,6 +375,8 @@ static struct gate {
     bool destroyed;
     bool destroyed_while_closing;
     atomic_int closes;
+    atomic_int calls;
+    _Atomic int64_t deadline_ms; /* the latest that a call was given */
 } gate;
 
 static void gate_set(bool *flag)
@@ -407,9 +409,15 @@ static bool gate_wait(const bool *flag, int64_t ms)
     return set;
 }
 
+static void gate_note(int64_t deadline_ms)
+{
+    atomic_fetch_add(&gate.calls, 1);
+    atomic_store(&gate.deadline_ms, deadline_ms);
+}
+
 static verrou_status gate_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err)
 {
-    (void)deadline_ms;
+    gate_note(deadline_ms);
     (void)err;
     *ret_lane = state;
     return VERROU_OK;
@@ -432,16 +440,19 @@ static void gate_destroy(void *state)
     gate_set(&gate.destroyed);
 }
 
-/* Key "w" comes through at once; the others wait, and the connection breaks. */
+/* Key "w" comes through at once, and releases do; the others wait, and the connection breaks: "u" may have been done. */
 static verrou_status gate_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                                   verrou_error *err)
 {
     (void)state;
     (void)lane;
-    (void)deadline_ms;
-    for (size_t i = 0; i < n; i++)
-        ops[i]->result = ops[i]->key[0] == 'w' ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
-    if (ops[0]->key[0] == 'w')
+    gate_note(deadline_ms);
+    for (size_t i = 0; i < n; i++) {
+        bool is_done = ops[i]->key[0] == 'w' || ops[i]->kind == VERROU_OP_RELEASE;
+
+        ops[i]->result = is_done ? VERROU_OP_APPLIED : ops[i]->key[0] == 'u' ? VERROU_OP_UNKNOWN : VERROU_OP_REFUSED;
+    }
+    if (ops[0]->result == VERROU_OP_APPLIED)
         return VERROU_OK;
     gate_set(&gate.executing);
     gate_wait(&gate.go_on, 0);
@@ -504,6 +515,43 @@ static void test_close_while_leader_closes_lane(void **state)
     verrou_lock_free(warm);
 }
 
+/*
+ * A call that is in flight when the store is closed leaves something to release, over a connection that has to be made first. Neither gets
+ * more time than closing has.
+ */
+static void test_close_has_a_limit(void **state)
+{
+    enum { LIMIT_MS = 60000 };
+    verrou_store *store = NULL;
+    verrou_lock *warm = NULL;
+    verrou_lock *lock = NULL;
+    pthread_t leading;
+    pthread_t closing;
+    int64_t closed_ms;
+    int calls;
+
+    (void)state;
+    atomic_store(&load.bad, 0);
+    gate_begin("gate:?timeout=60s&lanes=1", &store, &warm);
+    assert_int_equal(verrou_lock_new(store, "u", NULL, &lock, NULL), VERROU_OK);
+    assert_int_equal(pthread_create(&leading, NULL, waiter, lock), 0);
+    gate_wait(&gate.executing, 0);
+    assert_int_equal(pthread_create(&closing, NULL, closer, store), 0);
+    while (verrou_lock_acquire_immediately(warm, NULL, NULL) != VERROU_ECLOSED)
+        sched_yield();
+    closed_ms = verrou_now_ms();
+    while (verrou_now_ms() <= closed_ms) /* what begins from here on would have a later limit */
+        sched_yield();
+    calls = atomic_load(&gate.calls);
+    gate_set(&gate.go_on);
+    pthread_join(closing, NULL);
+    pthread_join(leading, NULL);
+    assert_int_equal(atomic_load(&gate.calls), calls + 2); /* one connection, one release */
+    assert_true(atomic_load(&gate.deadline_ms) <= closed_ms + LIMIT_MS);
+    verrou_lock_free(lock);
+    verrou_lock_free(warm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -515,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_close_memory),
         cmocka_unit_test(test_close_memory_in_use),
         cmocka_unit_test(test_close_while_leader_closes_lane),
+        cmocka_unit_test(test_close_has_a_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
