@@ -333,6 +333,31 @@ static void counter_of_wrong_type_is_done_without(void **state)
     assert_string_equal(redis_text(server, "GET", "verrou:fence", NULL), "x");
 }
 
+/* A counter that has no exact number left leaves the clock as well, and is not written to. */
+static void counter_at_its_end_is_done_without(void **state)
+{
+    static const char *const ends[] = {"9007199254740991", "9007199254740992", "9300000000000000000"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        uint64_t first;
+
+        close_store(NULL);
+        open_store(NULL);
+        redis_text(server, "HSET", "verrou:fence", "f", ends[i], NULL);
+        assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
+        first = test_last.fence;
+        if (first <= UINT64_C(1700000000000000) || first >= MAX_TOKEN)
+            fail_msg("after %s: the token %llu", ends[i], (unsigned long long)first);
+        assert_false(store.driver->caps(store.state) & VERROU_CAP_FENCE_STORED);
+        assert_string_equal(test_event, "store.no_token_counter");
+        test_release(&store, "k", "a");
+        assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
+        assert_true(test_last.fence > first);
+        assert_string_equal(redis_text(server, "HGET", "verrou:fence", "f", NULL), ends[i]);
+    }
+}
+
 /* Without the right to the counter the clock is used; that is found out once. A key that may not be used says nothing of the counter. */
 static void counter_without_right(void **state)
 {
@@ -886,6 +911,7 @@ int main(void)
         ON_STORE(counter_in_the_future_is_followed),
         ON_STORE(repeated_acquire_draws_anew),
         ON_STORE(counter_of_wrong_type_is_done_without),
+        ON_STORE(counter_at_its_end_is_done_without),
         cmocka_unit_test(counter_without_right),
         cmocka_unit_test(publish_without_right),
         ON_STORE(second_release_is_reported),

@@ -32,8 +32,9 @@
     "if KEYS[2] then\n"                                                  \
     " local h=redis.pcall('HGET',KEYS[2],'f')\n"                         \
     " local f=tonumber(h)\n"                                             \
-    " if f and f>=n then n=f+1 end\n"                                    \
-    " if type(h)=='table' or f and f>=9007199254740991 or\n"             \
+    " local x=f and f>=9007199254740991\n"                               \
+    " if f and f>=n and not x then n=f+1 end\n"                          \
+    " if x or type(h)=='table' or\n"                                     \
     "  type(redis.pcall('HSET',KEYS[2],'f',n))=='table' then n=-n end\n" \
     "end\n"                                                              \
     "if not s then return {o,redis.call('PTTL',k),n,q} end\n"            \
