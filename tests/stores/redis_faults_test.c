@@ -560,12 +560,15 @@ static void unacknowledged_shortening_counts(void **state)
     verrou_store *plain = open_at(test_address(master->port, NULL));
     verrou_lock *lock = new_lock(strict, LEASE_MS), *next = new_lock(plain, LEASE_MS);
     verrou_call_options options = VERROU_CALL_OPTIONS_INIT;
+    verrou_status status;
 
     (void)state;
     must_acquire(lock);
     redis_server_kill(replica);
     options.timeout_ms = 500;
-    assert_int_equal(verrou_lock_extend(lock, 300, &options, NULL), VERROU_EUNKNOWN);
+    status = verrou_lock_extend(lock, 300, &options, NULL);
+    /* The second, where the repetition of the request still had time: it finds the lease run out. */
+    assert_true(status == VERROU_EUNKNOWN || status == VERROU_ENOTOWNED);
     assert_true(verrou_lock_remaining_ms(lock) <= 300);
     must_acquire(next);
     assert_true(verrou_lock_is_expired(lock));
