@@ -110,6 +110,7 @@ struct verrou__engine {
     bool is_inline;
     atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
     bool stopping;       /* threads end */
+    bool holding_back;   /* what is enqueued now is submitted by a callback */
 
     struct lane lanes[MAX_LANES];
     verrou__call *queue_head, *queue_tail;
@@ -118,7 +119,6 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
-    bool holding_back;       /* what is enqueued now is submitted by a callback */
     verrou__timer held_back; /* when requests that wait for the end of verrou_dispatch() are sent without waiting */
 
     int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */

@@ -677,7 +677,7 @@ const verrou_driver *verrou_sqlite_driver(void)
         .version = VERROU_STORE_VERSION,
         .schemes = schemes,
         .settings = settings,
-    .flags = VERROU_DRIVER_COMPARES,
+        .flags = VERROU_DRIVER_COMPARES,
         .default_lanes = 1,
         .max_lanes = 1,
         .create = sqlite_create,

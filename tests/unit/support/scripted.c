@@ -604,10 +604,11 @@ static verrou_status scripted_watch_read(void *state, void *watch, verrou_watch_
     return VERROU_OK;
 }
 
-#define SCRIPTED(the_flags)                                                                             \
-    .version = VERROU_STORE_VERSION, .flags = (the_flags) | VERROU_DRIVER_COMPARES, .default_lanes = 1, .max_lanes = 8,          \
-    .destroy = scripted_destroy, .caps = scripted_caps, .open = scripted_open, .close = scripted_close, \
-    .execute = scripted_execute, .list = scripted_list, .check = scripted_check, .schema = scripted_schema
+#define SCRIPTED(the_flags)                                                                               \
+    .version = VERROU_STORE_VERSION, .flags = (the_flags) | VERROU_DRIVER_COMPARES, .default_lanes = 1,   \
+    .max_lanes = 8, .destroy = scripted_destroy, .caps = scripted_caps, .open = scripted_open,            \
+    .close = scripted_close, .execute = scripted_execute, .list = scripted_list, .check = scripted_check, \
+    .schema = scripted_schema
 
 static const char *const no_settings[] = {NULL};
 static const verrou_driver plain_driver = {SCRIPTED(0), .settings = no_settings};
