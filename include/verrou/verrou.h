@@ -574,7 +574,8 @@ VERROU_API int verrou_queue_fd(const verrou_queue *queue);
 
 /*
  * Call the callbacks of at most `max` completed calls (0: all that are there) and return how many. Does not block. Any thread may
- * call it; a callback may call the library, this function included.
+ * call it; a callback may call the library, this function included. What callbacks submit goes to the store when this function returns,
+ * as one batch, or 2 ms later should a callback take longer.
  */
 VERROU_API size_t verrou_dispatch(verrou_queue *queue, size_t max);
 

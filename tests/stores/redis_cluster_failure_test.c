@@ -86,7 +86,7 @@ static void killed_node_disturbs_nobody(void **state)
     fixture_drop(kept);
 }
 
-/* While a node is dead, one who waits for a key on it does not make the store subscribe anew without end. */
+/* While a node is dead, one who waits for a key on it does not make the store subscribe anew without end. An event says why it is missing. */
 static void dead_node_makes_no_busy_loop(void **state)
 {
     const char *dead_key = key_on(1, "lonely"), *alive_key = key_on(2, "lively");
@@ -111,6 +111,8 @@ static void dead_node_makes_no_busy_loop(void **state)
         fixture_wait(lock);
         fixture_drop(lock);
     }
+    fixture_wait_events("store.node_unreachable", 1);
+    assert_true(fixture_logged("1 of the cluster's masters: cannot connect to"));
     redis_cluster_wait_master(cluster, 4);
     redis_server_restart(cluster->node[1]); /* which is a replica then, and acknowledges */
     redis_cluster_settle(cluster);

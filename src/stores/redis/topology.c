@@ -215,29 +215,11 @@ static redis_connection *connect_seed(redis_state *state, int64_t deadline_ms, r
     return seed;
 }
 
-/* Without memory what was known stays known. */
-static void know_nodes(redis_state *state, const redis_connection *seed, const char *text)
+/* Takes over `known`. */
+static void know_nodes(redis_state *state, redis_address *known, size_t count)
 {
-    redis_address *known = NULL, *old;
-    size_t count = 0, size = 1;
-    char *copied = state->host->malloc(strlen(text) + 1);
-    char *rest = copied, *row;
+    redis_address *old;
 
-    for (const char *at = text; *at; at++)
-        size += *at == '\n';
-    known = copied ? state->host->malloc(size * sizeof *known) : NULL;
-    if (!known) {
-        state->host->free(copied);
-        return;
-    }
-    strcpy(copied, text);
-    while ((row = strtok_r(rest, "\n", &rest)) && count < size) {
-        node_line line;
-
-        if (parse_line(row, state, seed, &line))
-            known[count++] = line.address;
-    }
-    state->host->free(copied);
     pthread_mutex_lock(&state->mutex);
     old = state->known;
     state->known = known;
@@ -253,18 +235,21 @@ typedef struct cluster {
     redis_connection **nodes;
     size_t count;
     uint8_t *slots;
-    unsigned missing; /* masters that could not be connected to */
+    unsigned missing; /* masters that could not be connected to, ... */
+    redis_fault why;  /* ... and why the last of them could not */
 } cluster;
 
-static void connect_node(cluster *c, node_line *line, redis_fault *fault)
+static void connect_node(cluster *c, node_line *line)
 {
     /* Half of what time is left, so that one that is silent leaves some for the others. */
     int64_t now_ms = c->state->host->now_ms();
+    redis_fault fault;
     redis_connection *node =
-        verrou__redis_connect(c->state, &line->address, c->purpose, now_ms + (c->deadline_ms - now_ms) / 2, fault);
+        verrou__redis_connect(c->state, &line->address, c->purpose, now_ms + (c->deadline_ms - now_ms) / 2, &fault);
 
     if (!node) {
         c->missing++;
+        c->why = fault;
         return;
     }
     memcpy(node->alias, line->alias, sizeof node->alias);
@@ -273,44 +258,53 @@ static void connect_node(cluster *c, node_line *line, redis_fault *fault)
 }
 
 /* Every lane and the subscription find out, again and again: it is told when it changes. */
-static void tell_missing(const cluster *c, const redis_fault *fault)
+static void tell_missing(const cluster *c)
 {
     if (atomic_exchange(&c->state->missing_nodes, c->missing) != c->missing && c->missing > 0)
         verrou__redis_log(c->state, VERROU_WARN, "store.node_unreachable", "%u of the cluster's masters: %s",
-                          c->missing, fault->text);
+                          c->missing, c->why.text);
 }
 
-static bool connect_nodes(cluster *c, const redis_connection *seed, char *text, redis_fault *fault)
+static void connect_nodes(cluster *c, const redis_connection *seed, char *text)
 {
+    redis_address *known; /* without memory what was known stays known */
+    size_t count = 0, lines = 1;
     char *rest = text;
     char *row;
 
+    for (const char *at = text; *at; at++)
+        lines += *at == '\n';
+    known = c->state->host->malloc(lines * sizeof *known);
     while ((row = strtok_r(rest, "\n", &rest))) {
         node_line line;
 
-        if (parse_line(row, c->state, seed, &line) && line.usable && c->count < REDIS_MAX_NODES)
-            connect_node(c, &line, fault);
+        if (!parse_line(row, c->state, seed, &line))
+            continue;
+        if (known)
+            known[count++] = line.address;
+        if (line.usable && c->count < REDIS_MAX_NODES)
+            connect_node(c, &line);
     }
-    tell_missing(c, fault);
-    if (c->count == 0 && fault->text[0] == '\0')
-        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "%s knows no master of its cluster",
-                                seed->address.name);
-    return c->count > 0;
+    if (known)
+        know_nodes(c->state, known, count);
+    tell_missing(c);
 }
 
 bool verrou__redis_connect_cluster(redis_state *state, redis_purpose purpose, int64_t deadline_ms,
                                    redis_connection **nodes, size_t *ret_count, uint8_t *slots, redis_fault *fault)
 {
-    cluster c = {state, purpose, deadline_ms, nodes, 0, slots, 0};
+    cluster c = {.state = state, .purpose = purpose, .deadline_ms = deadline_ms, .nodes = nodes, .slots = slots};
     redis_connection *seed = connect_seed(state, deadline_ms, fault);
     redisReply *reply = seed ? verrou__redis_ask(seed, deadline_ms, fault, "CLUSTER", "NODES") : NULL;
 
     memset(slots, NO_NODE, REDIS_SLOTS);
-    if (reply && reply->type == REDIS_REPLY_STRING) {
-        fault->text[0] = '\0';
-        know_nodes(state, seed, reply->str);
-        connect_nodes(&c, seed, reply->str, fault);
-    }
+    if (reply && reply->type == REDIS_REPLY_STRING)
+        connect_nodes(&c, seed, reply->str);
+    if (reply && c.missing)
+        *fault = c.why;
+    else if (reply)
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, "CLUSTERDOWN", "%s knows no master of its cluster",
+                                seed->address.name);
     freeReplyObject(reply);
     verrou__redis_disconnect(seed);
     *ret_count = c.count;
