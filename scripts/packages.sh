@@ -6,7 +6,7 @@
 # Does nothing, and asks no network, if everything is there. Installs as root, or through sudo. On other systems it says what is needed.
 set -eu
 
-build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev libhiredis-dev libssl-dev"
+build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev libhiredis-dev libssl-dev libpq-dev libmariadb-dev unixodbc-dev"
 # redis-tools has the Redis server as well, under the name redis-check-rdb, which is how the tests run it. The package redis-server
 # adds a system service, which would listen on port 6379 of the developer's machine from then on.
 tests="g++ libcmocka-dev mandoc zlib1g-dev redis-tools openssl"
