@@ -230,8 +230,8 @@ void verrou__sqlite_explain(const sqlite_lane *lane, sqlite3 *db, int code, sqli
         }
         break;
     case SQLITE_CONSTRAINT:
-        snprintf(why, sizeof why, "a constraint or trigger of table \"%s\" refuses the row: %s", lane->state->table,
-                 db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
+        snprintf(why, sizeof why, "a constraint or trigger of table \"%s\" refuses the row: %s",
+                 lane->state->settings.table, db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
         break;
     default:
         snprintf(why, sizeof why, "%s", db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
