@@ -393,7 +393,7 @@ static void silent_node_keeps_no_answer_back(void **state)
 
     (void)state;
     snprintf(address, sizeof address, "redis+cluster://127.0.0.1:%d", cluster->node[0]->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     for (int node = 0; node < KEYS; node++) {
         int i = 0;
 

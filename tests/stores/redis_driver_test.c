@@ -32,7 +32,7 @@ static int open_store(void **state)
 {
     (void)state;
     redis_text(server, "FLUSHALL", NULL);
-    store = test_open(test_address(server->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(server->port, NULL));
     return 0;
 }
 
@@ -86,7 +86,7 @@ static void bad_addresses_are_refused(void **state)
         verrou_error err = VERROU_ERROR_INIT;
         test_store refused;
 
-        if (test_create(&refused, bad[i].address, &err) != VERROU_ECONFIG)
+        if (test_create(&refused, verrou_redis_driver(), bad[i].address, &err) != VERROU_ECONFIG)
             fail_msg("%s was not refused as it should be: %s", bad[i].address, err.message);
         if (!strstr(err.message, bad[i].named) || strstr(err.message, "secret"))
             fail_msg("%s: %s", bad[i].address, err.message);
@@ -116,7 +116,7 @@ static void good_addresses_are_accepted(void **state)
         verrou_error err = VERROU_ERROR_INIT;
         test_store made;
 
-        if (test_create(&made, good[i], &err) != VERROU_OK)
+        if (test_create(&made, verrou_redis_driver(), good[i], &err) != VERROU_OK)
             fail_msg("%s: %s", good[i], err.message);
         test_close(&made);
     }
@@ -137,7 +137,7 @@ static void refused_logins_are_final(void **state)
         test_store refused;
 
         snprintf(address, sizeof address, "redis://%s127.0.0.1:%d", logins[i], own->port);
-        assert_int_equal(test_create(&refused, address, &err), VERROU_OK);
+        assert_int_equal(test_create(&refused, verrou_redis_driver(), address, &err), VERROU_OK);
         assert_int_equal(test_open_lane(&refused, &err), VERROU_ESTORAGE);
         assert_int_equal(err.retriable, 0);
         assert_null(strstr(err.message, "word@"));
@@ -147,7 +147,7 @@ static void refused_logins_are_final(void **state)
     }
     /* A user without a password is logged in by name. */
     snprintf(address, sizeof address, "redis://open@127.0.0.1:%d", own->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
     redis_server_free(own);
@@ -158,11 +158,11 @@ static void database_is_selected(void **state)
 {
     (void)state;
     test_close(&store);
-    store = test_open(test_address(server->port, "/7"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "/7"));
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     assert_string_equal(redis_text(server, "GET", "k", NULL), "(nil)");
     test_close(&store);
-    store = test_open(test_address(server->port, "?db=7"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?db=7"));
     assert_int_equal(test_acquire(&store, "k", "p"), VERROU_OP_REFUSED);
     assert_string_equal(test_last.holder, "o");
 }
@@ -369,7 +369,7 @@ static void counter_without_right(void **state)
     (void)state;
     for (int bare = 0; bare < 2; bare++) {
         snprintf(address, sizeof address, "redis://%s:pw@127.0.0.1:%d", bare ? "bare" : "app", own->port);
-        store = test_open(address);
+        store = test_open(verrou_redis_driver(), address);
         assert_int_equal(test_acquire(&store, "other", "a"), VERROU_OP_FAILED);
         assert_string_equal(test_last.code, "NOPERM");
         assert_true(store.driver->caps(store.state) & VERROU_CAP_FENCE_STORED);
@@ -395,7 +395,7 @@ static void publish_without_right(void **state)
 
     (void)state;
     snprintf(address, sizeof address, "redis://app:pw@127.0.0.1:%d", own->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_last.others, -1);
@@ -525,7 +525,7 @@ static void restart_at_rest_is_noticed(void **state)
     verrou_op op;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     redis_server_kill(own);
     redis_server_restart(own);
@@ -578,7 +578,7 @@ static void failed_snapshot_is_retried(void **state)
     char path[PROCESS_PATH + 16];
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     /* A folder in the place of the file: the snapshot cannot be renamed to it. */
     snprintf(path, sizeof path, "%s/snapshot", own->folder);
     assert_int_equal(mkdir(path, 0700), 0);
@@ -600,7 +600,7 @@ static void readonly_closes_the_lane(void **state)
     redis_server *own = redis_server_start(&(redis_options){.replica_of = server});
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     test_acquire(&store, "k", "a");
     expect_retry("READONLY");
     assert_int_equal(test_last.lane, VERROU_ESTORAGE);
@@ -634,7 +634,7 @@ static void busy_server_is_retried(void **state)
     redisContext *busy;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     busy = keep_busy(own);
     test_acquire(&store, "k", "a");
     expect_retry("BUSY");
@@ -658,7 +658,7 @@ static void refused_kill_is_repeated(void **state)
     verrou_op op;
 
     (void)state;
-    store = test_open(test_address(proxy_port(proxy), NULL));
+    store = test_open(verrou_redis_driver(), test_address(proxy_port(proxy), NULL));
     lost = store.lane;
     assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
     assert_int_equal(test_acquire(&store, "late", "me"), VERROU_OP_APPLIED);
@@ -691,7 +691,7 @@ static void loading_server_is_retried(void **state)
     int done = 0;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     redis_text(own, "DEBUG", "POPULATE", "20000", NULL);
     redis_text(own, "CONFIG", "SET", "key-load-delay", "1000", "loading-process-events-interval-bytes", "1024", NULL);
     redisAppendCommand(loader, "DEBUG RELOAD");
@@ -717,7 +717,7 @@ static void acknowledgement_by_replicas(void **state)
 
     (void)state;
     test_close(&store);
-    store = test_open(test_address(server->port, "?wait-replicas=1&wait-timeout=50ms"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?wait-replicas=1&wait-timeout=50ms"));
     test_acquire(&store, "k", "a");
     expect_retry("NOREPLICAS");
     assert_int_equal(test_last.lane, VERROU_OK);
@@ -733,7 +733,7 @@ static void acknowledgement_by_replicas(void **state)
 
     replica = redis_server_start(&(redis_options){.replica_of = server});
     test_close(&store);
-    store = test_open(test_address(server->port, "?wait-replicas=1&wait-timeout=10s"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?wait-replicas=1&wait-timeout=10s"));
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_string_equal(redis_text(replica, "GET", "k", NULL), "a");
     assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 60000), VERROU_OP_APPLIED);
@@ -857,7 +857,8 @@ static bool whole_life(const char *address)
         ops[i] = test_op(VERROU_OP_ACQUIRE, keys[i], "o", 30000);
     }
     in_driver = true;
-    worked = test_create(&own, address, &err) == VERROU_OK && test_open_lane(&own, &err) == VERROU_OK;
+    worked =
+        test_create(&own, verrou_redis_driver(), address, &err) == VERROU_OK && test_open_lane(&own, &err) == VERROU_OK;
     if (worked)
         test_execute(&own, ops, LIFE_KEYS, 5000, &err);
     in_driver = false;

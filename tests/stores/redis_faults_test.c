@@ -430,7 +430,9 @@ static void stale_reply_is_nobodys(void **state)
         redis_text(server, "SET", "mine", "a", NULL);
         redis_text(server, "SET", "theirs", "b", NULL);
         redis_text(server, "RPUSH", "list", "x", NULL);
-        assert_int_equal(test_create_connect(&store, test_address(server->port, NULL), echo_connect, NULL), VERROU_OK);
+        assert_int_equal(test_create_connect(&store, verrou_redis_driver(), test_address(server->port, NULL),
+                                             echo_connect, NULL, NULL),
+                         VERROU_OK);
         assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
         first = stale_op(pair % 20, first_key);
         assert_int_equal(test_execute(&store, &first, 1, 5000, NULL), VERROU_OK);
