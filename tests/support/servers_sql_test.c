@@ -3,7 +3,7 @@
  */
 #include "fault_proxy.h"
 #include "mariadb_servers.h"
-#include "postgres_servers.h"
+#include "pgbouncer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +28,7 @@ static int start(void **state)
 static int stop(void **state)
 {
     (void)state;
+    pgbouncer_free_all();
     postgres_free_all();
     mariadb_free_all();
     return 0;
@@ -64,11 +65,30 @@ static void mariadb_answers(void **state)
     assert_int_equal(info.st_mode & 0777, 0700);
 }
 
+/* A pooler gives one session of the server to two clients in turn, each for a transaction. */
+static void pooler_shares_a_session(void **state)
+{
+    pgbouncer *pooler = pgbouncer_start(pg, 1);
+    PGconn *one = pgbouncer_connect(pooler), *two = pgbouncer_connect(pooler);
+    PGresult *first = PQexec(one, "SELECT pg_backend_pid()"), *second = PQexec(two, "SELECT pg_backend_pid()");
+
+    (void)state;
+    assert_int_equal(PQresultStatus(first), PGRES_TUPLES_OK);
+    assert_string_equal(PQgetvalue(first, 0, 0), PQgetvalue(second, 0, 0));
+    assert_int_not_equal(PQbackendPID(one), PQbackendPID(two));
+    PQclear(first);
+    PQclear(second);
+    PQfinish(one);
+    PQfinish(two);
+    pgbouncer_free(pooler);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(postgres_answers),
         cmocka_unit_test(mariadb_answers),
+        cmocka_unit_test(pooler_shares_a_session),
     };
 
     return cmocka_run_group_tests_name("support/servers_sql", tests, start, stop);
