@@ -90,6 +90,7 @@ enum watch_state { WATCH_CLOSED, WATCH_WANTED, WATCH_OPENING, WATCH_OPEN };
 
 #define MAX_LANES 64
 #define MAX_EVENTS 32
+#define MAX_MESSAGE 256 /* what is longer is cut */
 #define WAIT_HINTS 256
 
 struct event {
@@ -98,7 +99,7 @@ struct event {
     int64_t value;
     char key[VERROU_MAX_KEY + 1];
     char owner[VERROU_MAX_OWNER + 1];
-    char message[256];
+    char message[MAX_MESSAGE];
 };
 
 struct verrou__engine {

@@ -22,13 +22,6 @@ static int group_begin(void **state)
     return verrou_register_driver(verrou_redis_driver(), &err);
 }
 
-static int group_end(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int begin(void **state)
 {
     (void)state;
@@ -718,7 +711,7 @@ int main(void)
         cmocka_unit_test_teardown(all_nodes_are_listed, end),
         cmocka_unit_test_teardown(missing_node_is_found, end),
     };
-    int failed = cmocka_run_group_tests_name("redis", tests, group_begin, group_end);
+    int failed = cmocka_run_group_tests_name("redis", tests, group_begin, redis_teardown);
 
     return failed + cmocka_run_group_tests_name("cluster", cluster_tests, cluster_begin, cluster_end);
 }

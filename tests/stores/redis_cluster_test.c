@@ -21,13 +21,6 @@ static int start(void **state)
     return 0;
 }
 
-static int stop(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static verrou_store *open_cluster(const char *settings)
 {
     return fixture_open("redis+cluster://127.0.0.1:%d,127.0.0.1:%d%s", cluster->node[0]->port, cluster->node[1]->port,
@@ -460,5 +453,5 @@ int main(void)
         cluster_test(new_node_is_used),
     };
 
-    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster", tests, start, stop);
+    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster", tests, start, redis_teardown);
 }

@@ -27,13 +27,6 @@ static int start_server(void **state)
     return verrou_register_driver(verrou_redis_driver(), NULL) == VERROU_OK ? 0 : -1;
 }
 
-static int stop_servers(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int start_proxy(void **state)
 {
     (void)state;
@@ -990,5 +983,5 @@ int main(void)
         WITH_PROXY(waiters_ask_like_one),
     };
 
-    return cmocka_run_group_tests(tests, start_server, stop_servers);
+    return cmocka_run_group_tests(tests, start_server, redis_teardown);
 }

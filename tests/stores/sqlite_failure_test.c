@@ -323,6 +323,15 @@ static void hold_the_database(int from_parent, int to_parent, const void *begin)
     sqlite3_close(db);
 }
 
+/* Another program that has the database from now on, until test_wait(). */
+static test_child hold(const char *begin)
+{
+    test_child child = test_fork(hold_the_database, begin);
+
+    assert_true(test_await(child.from));
+    return child;
+}
+
 /* How much before the deadline the driver answers, so that the engine need not call the outcome unknown. */
 #define ANSWER_MARGIN_MS 20
 
@@ -337,8 +346,7 @@ static void a_locked_database_is_an_error(void **unused)
 
     (void)unused;
     test_inspect(&store, "k");
-    child = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(child.from));
+    child = hold("BEGIN IMMEDIATE");
     deadline_ms = verrou_now_ms() + 200;
     assert_int_equal(store.driver->execute(store.state, store.lane, list, 1, deadline_ms, NULL), VERROU_OK);
     assert_true(verrou_now_ms() >= deadline_ms - ANSWER_MARGIN_MS); /* it did not give up early */
@@ -364,8 +372,7 @@ static void the_most_impatient_is_answered(void **unused)
 
     (void)unused;
     test_inspect(&store, "k");
-    child = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(child.from));
+    child = hold("BEGIN IMMEDIATE");
     deadline_ms = verrou_now_ms() + 600000;
     patient.deadline_ms = deadline_ms;
     impatient.deadline_ms = verrou_now_ms() + 100;
@@ -392,8 +399,7 @@ static void a_short_lock_is_waited_for(void **unused)
 
     (void)unused;
     test_inspect(&store, "k");
-    holder = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(holder.from));
+    holder = hold("BEGIN IMMEDIATE");
     test_on_pause = let_the_holder_go;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
@@ -409,8 +415,7 @@ static void an_exclusive_program_is_waited_for(void **unused)
 
     (void)unused;
     assert_int_equal(test_create_file(&store, test_path, NULL, &err), VERROU_OK);
-    holder = test_fork(hold_the_database, exclusive);
-    assert_true(test_await(holder.from));
+    holder = hold(exclusive);
     assert_int_not_equal(store.driver->open(store.state, verrou_now_ms() + 50, &store.lane, &err), VERROU_OK);
     assert_int_equal(err.retriable, 1);
     assert_string_equal(err.store_code, "SQLITE_BUSY");
@@ -446,15 +451,13 @@ static void a_commit_that_readers_block_is_undone(void **unused)
 {
     test_store store;
     verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
-    verrou_op *list[] = {&op};
 
     (void)unused;
     shim.no_shm = true;
     store = test_database(NULL);
     test_inspect(&store, "k");
-    holder = test_fork(hold_the_database, "BEGIN; select * from verrou");
-    assert_true(test_await(holder.from));
-    assert_int_equal(store.driver->execute(store.state, store.lane, list, 1, verrou_now_ms() + 50, NULL), VERROU_OK);
+    holder = hold("BEGIN; select * from verrou");
+    assert_int_equal(test_execute(&store, &op, 1, 50, NULL), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_RETRY);
     assert_true(op.fence == 0);
     test_op_done(&op);
@@ -462,8 +465,7 @@ static void a_commit_that_readers_block_is_undone(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
 
-    holder = test_fork(hold_the_database, "BEGIN EXCLUSIVE");
-    assert_true(test_await(holder.from));
+    holder = hold("BEGIN EXCLUSIVE");
     test_on_pause = let_the_holder_go;
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
