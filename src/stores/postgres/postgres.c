@@ -338,7 +338,9 @@ verrou_status verrou__postgres_lane_open(void *context, int64_t deadline_ms, voi
         verrou__postgres_lane_close(state, lane);
         return verrou__postgres_fail(state, &fault, err);
     }
-    if (lane->session.pid)
+    if (lane->session.pooled)
+        atomic_fetch_and(&state->caps, ~VERROU_CAP_PUSH);
+    else
         lane_note(state, 0, lane->session.pid);
     *ret_lane = lane;
     return VERROU_OK;
