@@ -14,7 +14,7 @@
 #include <sys/un.h>
 
 #define START_ATTEMPTS 5
-#define PACKAGE "mariadb-server-core"
+#define PACKAGE "mariadb-server-core mariadb-client-core"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static mariadb_server *servers;

@@ -232,22 +232,29 @@ static void run_server(postgres_server *server)
             .argv = argv, .package = PACKAGE, .log = server->log, .unprivileged = true, .end_signal = SIGQUIT});
 }
 
-static PGconn *try_to_connect(const postgres_server *server)
+PGconn *postgres__connect(const char *host, int port, const char *options)
 {
-    static const char *const names[] = {
-        "host", "port", "user", "dbname", "options", "application_name", "connect_timeout", NULL};
-    char port[16];
-    const char *values[] = {server->folder,          port,           POSTGRES_USER, POSTGRES_DATABASE,
-                            "-c log_statement=none", "verrou tests", "60",          NULL};
+    const char *names[] = {
+        "host", "port", "user", "dbname", "connect_timeout", "application_name", options ? "options" : NULL, NULL};
+    char number[16];
+    const char *values[] = {host, number, POSTGRES_USER, POSTGRES_DATABASE, "60", "verrou tests", options, NULL};
     PGconn *c;
 
-    snprintf(port, sizeof port, "%d", server->port);
+    snprintf(number, sizeof number, "%d", port);
     c = PQconnectdbParams(names, values, 0);
-    if (c && PQstatus(c) != CONNECTION_OK) {
-        PQfinish(c);
-        c = NULL;
-    }
+    if (!c)
+        process_fail("out of memory");
     return c;
+}
+
+static PGconn *try_to_connect(const postgres_server *server)
+{
+    PGconn *c = postgres__connect(server->folder, server->port, "-c log_statement=none -c client_min_messages=warning");
+
+    if (PQstatus(c) == CONNECTION_OK)
+        return c;
+    PQfinish(c);
+    return NULL;
 }
 
 /* False if it ended without ever answering. */

@@ -54,7 +54,7 @@ struct postgres_server {
 postgres_server *postgres_server_start(const postgres_options *options);
 /* Stop it if it runs, and forget it. NULL is allowed. */
 void postgres_server_free(postgres_server *server);
-/* Stop and forget all servers and poolers; for a teardown, also after a failed test. Happens at exit as well. */
+/* Stop and forget all servers; for a teardown, also after a failed test. Happens at exit as well. */
 void postgres_free_all(void);
 
 /* Have it shut down, with its clients disconnected (SIGINT), or kill it, with all its processes (SIGKILL). */
@@ -97,5 +97,10 @@ const char *postgres_sqlstate(const postgres_server *server, const char *format,
  */
 long postgres_logged(const postgres_server *server, const char *text);
 void postgres_log_forget(postgres_server *server);
+
+/* ---- shared by the files of this library ---- */
+
+/* A connection as the superuser, or one that failed; with options of the session, or NULL. */
+PGconn *postgres__connect(const char *host, int port, const char *options);
 
 #endif
