@@ -30,12 +30,19 @@ static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
 static char events[256][sizeof test_event];
 static int event_count;
 
-static void log_event(void *context, verrou_level level, const char *event, const char *key, const char *message)
+static void log_event(void *context, verrou_level level, const char *event, const char *key, const char *format, ...)
+    VERROU_PRINTF(5, 6);
+
+static void log_event(void *context, verrou_level level, const char *event, const char *key, const char *format, ...)
 {
+    va_list args;
+
     (void)context, (void)level, (void)key;
     pthread_mutex_lock(&events_lock);
     snprintf(test_event, sizeof test_event, "%s", event);
-    snprintf(test_event_text, sizeof test_event_text, "%s", message);
+    va_start(args, format);
+    vsnprintf(test_event_text, sizeof test_event_text, format, args);
+    va_end(args);
     if (event_count < (int)(sizeof events / sizeof events[0]))
         memcpy(events[event_count++], test_event, sizeof test_event);
     pthread_mutex_unlock(&events_lock);

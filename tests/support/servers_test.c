@@ -23,13 +23,6 @@ static int start(void **state)
     return 0;
 }
 
-static int stop(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int start_proxy(void **state)
 {
     (void)state;
@@ -241,7 +234,7 @@ static void verification(const char *certificate, const char *authority, const c
     snprintf(command, sizeof command,
              "openssl s_client -connect 127.0.0.1:%d -CAfile %s/%s.pem -verify_hostname %s </dev/null 2>&1 |"
              " sed -n 's/^Verification[^:]*: //p'",
-             own->tls_port, redis_certificates(), authority, host);
+             own->tls_port, server_certificates(), authority, host);
     pipe = popen(command, "r");
     assert_non_null(pipe);
     out[fread(out, 1, size - 1, pipe)] = '\0';
@@ -798,5 +791,5 @@ int main(void)
         proxy_test(dead_server_ends_the_connection),
     };
 
-    return cmocka_run_group_tests_name("servers", tests, start, stop);
+    return cmocka_run_group_tests_name("servers", tests, start, redis_teardown);
 }
