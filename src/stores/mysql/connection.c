@@ -141,7 +141,7 @@ static void library_init(void)
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 
-/* ---- faults and events ---- */
+/* ---- faults ---- */
 
 void verrou__mysql_fault_set(mysql_fault *fault, mysql_meaning meaning, unsigned code, const char *format, ...)
 {
@@ -159,17 +159,6 @@ verrou_status verrou__mysql_fail(const mysql_state *state, const mysql_fault *fa
 {
     return state->host->fail(err, VERROU_ESTORAGE, fault->meaning != MEANS_FAILED, fault->name[0] ? fault->name : NULL,
                              "mysql: %s", fault->text);
-}
-
-void verrou__mysql_log(const mysql_state *state, verrou_level level, const char *event, const char *format, ...)
-{
-    char text[400];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
 }
 
 void verrou__mysql_break(mysql_lane *lane, mysql_fault *fault, const char *code, const char *what)

@@ -193,8 +193,6 @@ void verrou__mysql_break(mysql_lane *lane, mysql_fault *fault, const char *code,
 void verrou__mysql_fault_set(mysql_fault *fault, mysql_meaning meaning, unsigned code, const char *format, ...)
     VERROU_PRINTF(4, 5);
 verrou_status verrou__mysql_fail(const mysql_state *state, const mysql_fault *fault, verrou_error *err);
-void verrou__mysql_log(const mysql_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 
 /* ---- table.c ---- */
 

@@ -484,13 +484,13 @@ static void tell_shape(mysql_lane *lane)
     else
         atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (shape->folded && !atomic_exchange(&state->told_collation, true))
-        verrou__mysql_log(state, VERROU_WARN, "store.collation",
-                          "table %s compares keys with %s: different keys may exclude each other", state->name,
-                          shape->collation);
+        state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
+                         "table %s compares keys with %s: different keys may exclude each other", state->name,
+                         shape->collation);
     if (shape->exists && !shape->transactional && !atomic_exchange(&state->told_engine, true))
-        verrou__mysql_log(state, VERROU_WARN, "store.engine",
-                          "table %s is kept by %s, which has no transactions: locks may not survive a crash",
-                          state->name, shape->engine[0] ? shape->engine : "an unknown engine");
+        state->host->log(state->log_context, VERROU_WARN, "store.engine", NULL,
+                         "table %s is kept by %s, which has no transactions: locks may not survive a crash",
+                         state->name, shape->engine[0] ? shape->engine : "an unknown engine");
 }
 
 bool verrou__mysql_ready(mysql_lane *lane, bool create, mysql_fault *fault)
