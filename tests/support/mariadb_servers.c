@@ -74,7 +74,8 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
         process_fail("out of memory");
     fprintf(out, "[mariadbd]\nbind_address=127.0.0.1\nport=%d\nsocket=%s\n", server->port, server->socket);
     fprintf(out, "datadir=%s/data\npid_file=%s/pid\n", server->folder, server->folder);
-    fprintf(out, "skip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n", server->general_log);
+    fprintf(out, "character_set_server=utf8mb4\nskip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n",
+            server->general_log);
     fprintf(out, "innodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\ninnodb_use_native_aio=0\n");
     fprintf(out, "innodb_flush_log_at_trx_commit=%d\n", options->durable ? 1 : 2);
     if (options->tls)
