@@ -560,18 +560,14 @@ static void name_session(postgres_session *session)
  */
 static bool greet(postgres_session *session, postgres_purpose purpose, int64_t deadline_ms, postgres_fault *fault)
 {
-#define SET(name, value) "set_config('" name "', '" value "', w.pooled)"
     static const char sql[] =
         "SELECT pg_backend_pid(),"
         " (SELECT date_part('epoch', backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid()),"
-        " w.pooled, current_setting('server_version_num'), set_config('lock_timeout', $3, w.pooled),"
-        " CASE WHEN $4 THEN " SET("idle_session_timeout", "0") " END, " SET(
-            "default_transaction_isolation",
-            "read committed") ", " SET("enable_seqscan",
-                                       "off") ", " SET("enable_bitmapscan",
-                                                       "off") " FROM (SELECT CASE $2 WHEN 0 THEN pg_backend_pid() <> "
-                                                              "$1 ELSE $2 = 2 END AS pooled) AS w";
-#undef SET
+        " w.pooled, set_config('lock_timeout', $3, w.pooled),"
+        " CASE WHEN $4 THEN set_config('idle_session_timeout', '0', w.pooled) END,"
+        " set_config('default_transaction_isolation', 'read committed', w.pooled),"
+        " set_config('enable_seqscan', 'off', w.pooled), set_config('enable_bitmapscan', 'off', w.pooled)"
+        " FROM (SELECT CASE $2::int WHEN 0 THEN pg_backend_pid() <> $1::int ELSE $2::int = 2 END AS pooled) AS w";
     postgres_state *state = session->state;
     char pid[16], pooler[16];
     const char *values[] = {pid, pooler, purpose == POSTGRES_FOR_WATCH ? WATCH_LOCK_TIMEOUT_MS : LOCK_TIMEOUT_MS,

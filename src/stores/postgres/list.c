@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* The prefix is compared by bytes: it is no pattern, and no collation has a say. */
-static const char list_sql[] = "SELECT key::text, owner, expiration - " POSTGRES_NOW_US " / 1000, %s FROM %s.%s"
+static const char list_sql[] = "SELECT key::text, owner, expiration - (" POSTGRES_NOW_US " + 999) / 1000, %s FROM %s.%s"
                                " WHERE (expiration IS NULL OR expiration > " POSTGRES_NOW_US " / 1000)"
                                " AND starts_with(key::text COLLATE \"C\", $1)";
 

@@ -40,38 +40,18 @@ static const verrou_setting defaults[] = {
 
 /* ---- settings ---- */
 
-typedef struct reader {
-    postgres_state *state;
-    const verrou_url *url;
-    verrou_error *err;
-    verrou_status status;
-} reader;
-
-/* The value is not quoted where a misplaced password may be in it. */
-static void refuse(reader *r, const char *name, const char *value, const char *allowed)
+static char *copy_part(settings_reader *r, const char *text, size_t len)
 {
-    if (r->status == VERROU_OK)
-        r->status = r->state->host->fail(r->err, VERROU_ECONFIG, 0, NULL, "%s: setting %s%s%s: it must be %s",
-                                         r->url->scheme, name, value ? "=" : "", value ? value : "", allowed);
-}
-
-static char *copy_part(reader *r, const char *text, size_t len)
-{
-    char *copied = r->state->host->malloc(len + 1);
+    char *copied = r->host->malloc(len + 1);
 
     if (!copied) {
         if (r->status == VERROU_OK)
-            r->status = r->state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
+            r->status = r->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
         return NULL;
     }
     memcpy(copied, text, len);
     copied[len] = '\0';
     return copied;
-}
-
-static const char *get(const reader *r, const char *name)
-{
-    return r->state->host->setting(r->url, name);
 }
 
 static bool has_option(const postgres_state *state, const char *name)
@@ -82,18 +62,16 @@ static bool has_option(const postgres_state *state, const char *name)
     return false;
 }
 
-static void add_option(reader *r, const char *name, const char *value)
+static void add_option(settings_reader *r, postgres_state *state, const char *name, const char *value)
 {
-    postgres_state *state = r->state;
-
     if (!value)
         return;
     if (has_option(state, name)) {
-        refuse(r, name, NULL, "given once");
+        settings_refuse(r, name, NULL, "given once");
         return;
     }
     state->options[state->option_count].name = name;
-    state->options[state->option_count].value = copy_part(r, value, strlen(value));
+    state->options[state->option_count].value = settings_copy(r, value);
     state->option_count++;
 }
 
@@ -115,30 +93,30 @@ static size_t index_of(const char *name)
     return i;
 }
 
-static void read_options(reader *r)
+static void read_options(settings_reader *r, postgres_state *state)
 {
     PQconninfoOption *known = PQconninfoParse("", NULL);
 
     if (!known) {
-        r->status = r->state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
+        r->status = r->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
         return;
     }
     for (size_t i = index_of(FIRST_OF_LIBPQ); settings[i]; i++)
-        if (get(r, settings[i]) && !is_known_to_libpq(known, settings[i]))
-            refuse(r, settings[i], NULL, "left out: the libpq that is installed does not know it");
-    add_option(r, "user", r->url->user && r->url->user[0] ? r->url->user : NULL);
-    add_option(r, "password", r->url->password);
-    add_option(r, "dbname", r->url->path && r->url->path[1] ? r->url->path + 1 : NULL);
-    add_option(r, "sslrootcert", get(r, "ca"));
-    add_option(r, "sslcert", get(r, "cert"));
-    add_option(r, "sslkey", get(r, "key"));
+        if (settings_value(r, settings[i]) && !is_known_to_libpq(known, settings[i]))
+            settings_refuse(r, settings[i], NULL, "left out: the libpq that is installed does not know it");
+    add_option(r, state, "user", r->url->user && r->url->user[0] ? r->url->user : NULL);
+    add_option(r, state, "password", r->url->password);
+    add_option(r, state, "dbname", r->url->path && r->url->path[1] ? r->url->path + 1 : NULL);
+    add_option(r, state, "sslrootcert", settings_value(r, "ca"));
+    add_option(r, state, "sslcert", settings_value(r, "cert"));
+    add_option(r, state, "sslkey", settings_value(r, "key"));
     for (size_t i = index_of(FIRST_PASSED_ON); settings[i]; i++)
-        add_option(r, settings[i], get(r, settings[i]));
-    if (get(r, "ca") && !has_option(r->state, "sslmode"))
-        add_option(r, "sslmode", "verify-full");
+        add_option(r, state, settings[i], settings_value(r, settings[i]));
+    if (settings_value(r, "ca") && !has_option(state, "sslmode"))
+        add_option(r, state, "sslmode", "verify-full");
     for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++)
-        if (!has_option(r->state, defaults[i].name) && is_known_to_libpq(known, defaults[i].name))
-            add_option(r, defaults[i].name, defaults[i].value);
+        if (!has_option(state, defaults[i].name) && is_known_to_libpq(known, defaults[i].name))
+            add_option(r, state, defaults[i].name, defaults[i].value);
     PQconninfoFree(known);
 }
 
@@ -156,7 +134,7 @@ static size_t count_items(const char *list)
 }
 
 /* The item of a list at `index`; of a list of one, that one. NULL if there is no list or the item is empty. */
-static char *copy_item(reader *r, const char *list, size_t index)
+static char *copy_item(settings_reader *r, const char *list, size_t index)
 {
     size_t len;
 
@@ -174,23 +152,22 @@ static bool fits(const char *list, size_t count)
     return count_items(list) <= 1 || count_items(list) == count;
 }
 
-static void read_places(reader *r)
+static void read_places(settings_reader *r, postgres_state *state)
 {
-    postgres_state *state = r->state;
     const verrou_url *url = r->url;
-    const char *host = get(r, "host");
-    const char *hostaddr = get(r, "hostaddr");
-    const char *port = get(r, "port");
+    const char *host = settings_value(r, "host");
+    const char *hostaddr = settings_value(r, "hostaddr");
+    const char *port = settings_value(r, "port");
     size_t count = url->endpoint_count;
 
     if (count && (host || port))
-        refuse(r, host ? "host" : "port", NULL, "given once, before the settings or as one");
+        settings_refuse(r, host ? "host" : "port", NULL, "given once, before the settings or as one");
     if (!count)
         count = count_items(host) > count_items(hostaddr) ? count_items(host) : count_items(hostaddr);
     if (!count)
         count = 1; /* libpq knows where, and it may be several */
     if (!fits(host, count) || !fits(hostaddr, count) || !fits(port, count))
-        refuse(r, "host, hostaddr, port", NULL, "lists of one length");
+        settings_refuse(r, "host, hostaddr, port", NULL, "lists of one length");
     if (r->status != VERROU_OK)
         return;
     state->places = state->host->malloc(count * sizeof *state->places);
@@ -207,8 +184,8 @@ static void read_places(reader *r)
         place->hostaddr = copy_item(r, hostaddr, i);
         if (i < url->endpoint_count) {
             snprintf(number, sizeof number, "%d", url->endpoints[i].port);
-            place->host = copy_part(r, url->endpoints[i].host, strlen(url->endpoints[i].host));
-            place->port = url->endpoints[i].port ? copy_part(r, number, strlen(number)) : NULL;
+            place->host = settings_copy(r, url->endpoints[i].host);
+            place->port = url->endpoints[i].port ? settings_copy(r, number) : NULL;
         } else {
             place->host = copy_item(r, host, i);
             place->port = copy_item(r, port, i);
@@ -217,61 +194,54 @@ static void read_places(reader *r)
 }
 
 /* As libpq has it: whole seconds, 0 for no limit. */
-static void read_connect_timeout(reader *r)
+static void read_connect_timeout(settings_reader *r, postgres_state *state)
 {
-    const char *value = get(r, "connect_timeout");
-    char *end = NULL;
-    long seconds;
+    int seconds = -1;
 
-    if (!value)
-        return;
-    seconds = strtol(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || seconds > 86400)
-        refuse(r, "connect_timeout", value, "a number of seconds from 0 to 86400");
-    else
-        r->state->connect_timeout_ms = seconds ? seconds * 1000 : 86400000;
+    settings_number(r, "connect_timeout", 86400, &seconds);
+    if (seconds >= 0)
+        state->connect_timeout_ms = seconds ? seconds * INT64_C(1000) : 86400000;
 }
 
-static void read_pooler(reader *r)
+static void read_pooler(settings_reader *r, postgres_state *state)
 {
-    const char *value = get(r, "pooler");
+    const char *value = settings_value(r, "pooler");
 
     if (!value || strcmp(value, "auto") == 0)
-        r->state->pooler = POOLER_AUTO;
+        state->pooler = POOLER_AUTO;
     else if (strcmp(value, "none") == 0)
-        r->state->pooler = POOLER_NONE;
+        state->pooler = POOLER_NONE;
     else if (strcmp(value, "transaction") == 0)
-        r->state->pooler = POOLER_TRANSACTION;
+        state->pooler = POOLER_TRANSACTION;
     else
-        refuse(r, "pooler", value, "auto, none or transaction");
+        settings_refuse(r, "pooler", value, "auto, none or transaction");
 }
 
-static void read_trigger(reader *r)
+static void read_trigger(settings_reader *r, postgres_state *state)
 {
-    const char *value = get(r, "notify-trigger");
+    const char *value = settings_value(r, "notify-trigger");
 
     if (value && strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
-        refuse(r, "notify-trigger", value, "true or false");
+        settings_refuse(r, "notify-trigger", value, "true or false");
     else
-        r->state->notify_trigger = value && strcmp(value, "true") == 0;
+        state->notify_trigger = value && strcmp(value, "true") == 0;
 }
 
-static void read_settings(reader *r)
+static void read_settings(settings_reader *r, postgres_state *state)
 {
-    postgres_state *state = r->state;
     const lock_table_settings *table = &state->table;
 
     r->status = lock_table_settings_read(state->host, r->url, true, &state->table, r->err);
     /* The server would cut a longer name, silently. */
     if (strlen(table->table) > POSTGRES_MAX_NAME || strlen(table->schema) > POSTGRES_MAX_NAME)
-        refuse(r, "table", table->table, "of names of at most 63 bytes");
+        settings_refuse(r, "table", table->table, "of names of at most 63 bytes");
     snprintf(state->name, sizeof state->name, "%s%s%s\"%s\"", table->schema[0] ? "\"" : "", table->schema,
              table->schema[0] ? "\"." : "", table->table);
-    read_connect_timeout(r);
-    read_pooler(r);
-    read_trigger(r);
-    read_places(r);
-    read_options(r);
+    read_connect_timeout(r, state);
+    read_pooler(r, state);
+    read_trigger(r, state);
+    read_places(r, state);
+    read_options(r, state);
 }
 
 /* ---- state ---- */
@@ -298,7 +268,7 @@ static verrou_status postgres_create(const verrou_host *host, void *log_context,
                                      void **ret_state, verrou_error *err)
 {
     postgres_state *state = host->malloc(sizeof *state);
-    reader r = {state, url, err, VERROU_OK};
+    settings_reader r = {host, url, err, VERROU_OK};
 
     if (!state)
         return host->fail(err, VERROU_ENOMEM, 0, NULL, "out of memory");
@@ -316,7 +286,7 @@ static verrou_status postgres_create(const verrou_host *host, void *log_context,
     atomic_init(&state->watched_count, 0);
     atomic_init(&state->caps,
                 VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_PUSH | VERROU_CAP_LIST | VERROU_CAP_SHARED);
-    read_settings(&r);
+    read_settings(&r, state);
     if (r.status != VERROU_OK) {
         postgres_destroy(state);
         return r.status;
@@ -368,7 +338,9 @@ verrou_status verrou__postgres_lane_open(void *context, int64_t deadline_ms, voi
         verrou__postgres_lane_close(state, lane);
         return verrou__postgres_fail(state, &fault, err);
     }
-    if (lane->session.pid)
+    if (lane->session.pooled)
+        atomic_fetch_and(&state->caps, ~VERROU_CAP_PUSH);
+    else
         lane_note(state, 0, lane->session.pid);
     *ret_lane = lane;
     return VERROU_OK;

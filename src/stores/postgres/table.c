@@ -258,11 +258,12 @@ static bool table_make(postgres_lane *lane, int64_t deadline_ms, postgres_fault 
  * Else one upsert takes the row, unless somebody has been faster; its times are those after the row was locked. It may then return nothing, and is asked again.
  * $4: do not trust the look, which does not see a release that is not committed yet; wait for it.
  *
- * An end is rounded up and the time that it is compared with down, so that no lease is shorter than was asked for. A token must stay below 2^53.
+ * An end is rounded up and the time that it is compared with down, so that no lease is shorter than was asked for; what is left of it is rounded down. A token must stay below 2^53.
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
 #define NOW_MS "(" POSTGRES_NOW_US " / 1000)"
 #define END_MS(ttl) "((" POSTGRES_NOW_US " + 999) / 1000 + " ttl ")"
+#define LEFT_MS "expiration - (" POSTGRES_NOW_US " + 999) / 1000"
 #define LIVE "(expiration IS NULL OR expiration > " NOW_MS ")"
 #define OWNED "%X AND owner = $2 COLLATE \"C\" AND " LIVE
 
@@ -277,14 +278,14 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
                                               " WHERE l.expiration <= " NOW_MS
                                               " AND coalesce(l.fence, 0) < " LOCK_TABLE_MAX_FENCE " RETURNING fence)"
                                               " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-                                              " SELECT false, fence, owner, expiration - " NOW_MS " FROM seen"
+                                              " SELECT false, fence, owner, " LEFT_MS " FROM seen"
                                               " WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE " OWNED " AND ($3 = 0 OR fence = $3)"
                           " RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = " END_MS("$4") " WHERE " OWNED " AND ($3 = 0 OR fence = $3)",
     [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)"
                         " RETURNING %L",
-    [STATEMENT_INSPECT] = "SELECT owner, expiration - " NOW_MS ", fence FROM %T WHERE %M AND " LIVE,
+    [STATEMENT_INSPECT] = "SELECT owner, " LEFT_MS ", fence FROM %T WHERE %M AND " LIVE,
     [STATEMENT_PRUNE] = "WITH page AS (SELECT key, owner, expiration, fence FROM %T WHERE key > $1%K ORDER BY key"
                         " LIMIT %P), old AS (SELECT t.key FROM %T AS t WHERE t.key IN (SELECT key FROM page"
                         " WHERE owner = '' AND expiration = 0 AND fence < " POSTGRES_NOW_US " - %A) AND t.owner = ''"
@@ -302,12 +303,12 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
                   " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = " END_MS(
                       "$3") " WHERE l.expiration <= " NOW_MS " RETURNING " POSTGRES_NOW_US " AS fence)"
                             " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-                            " SELECT false, 0, owner, expiration - " NOW_MS " FROM seen"
+                            " SELECT false, 0, owner, " LEFT_MS " FROM seen"
                             " WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE " OWNED " AND $3 IS NOT NULL RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = " END_MS("$4") " WHERE " OWNED " AND $3 IS NOT NULL",
     [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %L",
-    [STATEMENT_INSPECT] = "SELECT owner, expiration - " NOW_MS ", 0 FROM %T WHERE %M AND " LIVE,
+    [STATEMENT_INSPECT] = "SELECT owner, " LEFT_MS ", 0 FROM %T WHERE %M AND " LIVE,
 };
 
 /*
