@@ -21,7 +21,7 @@ static mariadb_server *servers;
 
 /* ---- data ---- */
 
-/* The folder that mariadb-install-db has filled, made at the first call. */
+/* The folder that mariadb-install-db has filled, made at the first call. It would wait for the disk a thousand times. */
 static const char *template_data(void)
 {
     static char made[PROCESS_PATH + 8];
@@ -33,7 +33,8 @@ static const char *template_data(void)
                           "--skip-test-db",
                           "--skip-name-resolve",
                           "--innodb-log-file-size=8M",
-                          "--innodb-flush-log-at-trx-commit=0",
+                          "--innodb-flush-method=nosync",
+                          "--debug-no-sync",
                           NULL};
 
     if (made[0])
@@ -63,7 +64,7 @@ static void put_tls(FILE *out, const mariadb_server *server, const mariadb_optio
             server->folder);
 }
 
-/* A killed server keeps what it has committed with either value: 2 gives it to the kernel, 1 waits for the disk. */
+/* Without `durable` what is committed is given to the kernel, which has it also if the server is killed. */
 static void write_configuration(const mariadb_server *server, const mariadb_options *options)
 {
     char *text = NULL, path[PROCESS_PATH + 16];
@@ -74,9 +75,11 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
         process_fail("out of memory");
     fprintf(out, "[mariadbd]\nbind_address=127.0.0.1\nport=%d\nsocket=%s\n", server->port, server->socket);
     fprintf(out, "datadir=%s/data\npid_file=%s/pid\n", server->folder, server->folder);
-    fprintf(out, "skip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n", server->general_log);
+    fprintf(out, "character_set_server=utf8mb4\nskip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n",
+            server->general_log);
     fprintf(out, "innodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\ninnodb_use_native_aio=0\n");
-    fprintf(out, "innodb_flush_log_at_trx_commit=%d\n", options->durable ? 1 : 2);
+    if (!options->durable)
+        fprintf(out, "innodb_flush_log_at_trx_commit=2\ninnodb_flush_method=nosync\ndebug_no_sync\n");
     if (options->tls)
         put_tls(out, server, options);
     fprintf(out, "%s", options->config ? options->config : "");
