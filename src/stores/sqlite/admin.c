@@ -36,7 +36,7 @@ static int list_prepare(sqlite_lane *lane, sqlite3_stmt **ret_stmt)
     char *sql = sqlite3_mprintf("SELECT key, owner, expiration, %s FROM main.\"%w\""
                                 " WHERE key >= ?1 COLLATE BINARY AND (expiration IS NULL OR expiration > ?2)"
                                 " ORDER BY key COLLATE BINARY",
-                                lane->shape.fenced ? "fence" : "0", lane->state->table);
+                                lane->shape.fenced ? "fence" : "0", lane->state->settings.table);
     int rc = sql ? sqlite3_prepare_v2(lane->db, sql, -1, ret_stmt, NULL) : SQLITE_NOMEM;
 
     sqlite3_free(sql);
@@ -202,7 +202,7 @@ static int check_counts(sqlite_lane *lane, verrou_sink *sink)
     const verrou_host *host = state->host;
     char *sql = sqlite3_mprintf("SELECT count(*), coalesce(sum(owner = '' AND expiration = 0), 0), coalesce(max(%s), 0)"
                                 " FROM main.\"%w\"",
-                                lane->shape.fenced ? "fence" : "0", state->table);
+                                lane->shape.fenced ? "fence" : "0", state->settings.table);
     sqlite3_stmt *stmt = NULL;
     int64_t rows = 0, tombstones = 0, newest_us = 0, ahead_us;
     int rc = sql ? sqlite3_prepare_v2(lane->db, sql, -1, &stmt, NULL) : SQLITE_NOMEM;
@@ -246,13 +246,13 @@ static int check_table(sqlite_lane *lane, verrou_sink *sink)
         return host->finding(sink, VERROU_ERROR_LEVEL, "table", "%s", fault.text) ? SQLITE_NOMEM : SQLITE_OK;
     }
     if (!shape.exists) {
-        bad = host->finding(sink, state->autocreate ? VERROU_INFO : VERROU_ERROR_LEVEL, "table",
-                            "\"%s\" does not exist%s", state->table,
-                            state->autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
+        bad = host->finding(sink, state->settings.autocreate ? VERROU_INFO : VERROU_ERROR_LEVEL, "table",
+                            "\"%s\" does not exist%s", state->settings.table,
+                            state->settings.autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
         return bad ? SQLITE_NOMEM : SQLITE_OK;
     }
     lane->shape = shape;
-    bad = host->finding(sink, shape.fenced ? VERROU_INFO : VERROU_WARN, "table", "\"%s\"%s", state->table,
+    bad = host->finding(sink, shape.fenced ? VERROU_INFO : VERROU_WARN, "table", "\"%s\"%s", state->settings.table,
                         shape.fenced ? ""
                                      : " has no column \"fence\": fencing tokens come from the clock alone; "
                                        "`schema apply` adds it");
@@ -286,7 +286,7 @@ verrou_status verrou__sqlite_check(void *context, void *lane_context, int64_t de
     int rc;
 
     lane->deadline_ms = deadline_ms;
-    if (!verrou__sqlite_connect(lane, state->autocreate, &fault))
+    if (!verrou__sqlite_connect(lane, state->settings.autocreate, &fault))
         return verrou__sqlite_fail(state, &fault, err);
     rc = check_connection(lane, sink);
     if (rc == SQLITE_OK)

@@ -15,16 +15,6 @@
 #include <unistd.h>
 #include <verrou/sqlite.h>
 
-/*
- * Tombstones. A token is at least the clock's microseconds, so it exceeds every token made before now: a tombstone whose token
- * lies an hour in the past can go without breaking the order, unless the clock is set back by more than an hour. Pruning walks
- * through the table by key, in small steps, in transactions that write anyway. Two rows are looked at for each release, so that with
- * ever new keys the table is at most about twice an hour's worth of releases, and no index is needed beside that of the keys.
- */
-#define PRUNE_AFTER_RELEASES 64
-#define PRUNE_ROWS 128
-#define PRUNE_AGE_US (INT64_C(3600) * 1000 * 1000)
-
 /* See waiting_ends(). */
 #define ANSWER_MARGIN_MS 20
 
@@ -46,38 +36,23 @@ static const struct {
     const char *pragma;
 } synchronous_values[] = {{"full", "FULL"}, {"normal", "NORMAL"}, {"extra", "EXTRA"}, {"off", "OFF"}};
 
-static verrou_status bad_setting(const verrou_host *host, verrou_error *err, const char *name, const char *value,
-                                 const char *allowed)
-{
-    return host->fail(err, VERROU_ECONFIG, 0, NULL, "sqlite: setting %s=%s: it must be %s", name, value, allowed);
-}
-
 static verrou_status settings_read(sqlite_state *state, const verrou_url *url, verrou_error *err)
 {
-    static const char name_start[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
-    static const char name_rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
     const verrou_host *host = state->host;
-    const char *value = host->setting(url, "table");
-    const char *table = value ? value : "verrou";
+    const char *value = host->setting(url, "synchronous");
+    verrou_status status = lock_table_settings_read(host, url, false, &state->settings, err);
 
-    if (strspn(table, name_start) == 0 || table[strspn(table, name_rest)] || strlen(table) > SQLITE_STORE_MAX_TABLE)
-        return bad_setting(host, err, "table", table, "1 to 64 letters, digits and _, not beginning with a digit");
-    if (strncasecmp(table, "sqlite_", 7) == 0)
-        return bad_setting(host, err, "table", table, "a name that does not begin with sqlite_");
-    strcpy(state->table, table);
-
-    value = host->setting(url, "autocreate");
-    if (value && strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
-        return bad_setting(host, err, "autocreate", value, "true or false");
-    state->autocreate = !value || strcmp(value, "true") == 0;
-
-    value = host->setting(url, "synchronous");
+    if (status != VERROU_OK)
+        return status;
+    if (strncasecmp(state->settings.table, "sqlite_", 7) == 0)
+        return lock_table_refuse(host, url, "table", state->settings.table, "a name that does not begin with sqlite_",
+                                 err);
     for (size_t i = 0; i < sizeof synchronous_values / sizeof synchronous_values[0]; i++) {
         if (strcmp(value ? value : "full", synchronous_values[i].value) == 0)
             state->synchronous = synchronous_values[i].pragma;
     }
     if (!state->synchronous)
-        return bad_setting(host, err, "synchronous", value, "full, normal, extra or off");
+        return lock_table_refuse(host, url, "synchronous", value, "full, normal, extra or off", err);
     return VERROU_OK;
 }
 
@@ -181,13 +156,13 @@ static verrou_status sqlite_open_lane(void *context, int64_t deadline_ms, void *
     if (!lane)
         return state->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
     *lane = (sqlite_lane){.state = state, .deadline_ms = deadline_ms};
-    if (verrou__sqlite_connect(lane, state->autocreate, &fault)) {
+    if (verrou__sqlite_connect(lane, state->settings.autocreate, &fault)) {
         sqlite_shape shape;
         sqlite_fault ignored;
 
         if (verrou__sqlite_shape(lane, &shape, &ignored) && (!shape.exists || shape.fenced))
             atomic_fetch_or(&state->caps, VERROU_CAP_FENCE_STORED);
-    } else if (state->autocreate || access(state->path, F_OK) == 0) {
+    } else if (state->settings.autocreate || access(state->path, F_OK) == 0) {
         sqlite_close_lane(state, lane);
         return verrou__sqlite_fail(state, &fault, err);
     }
@@ -283,7 +258,7 @@ static int acquire_refused(sqlite_lane *lane, transaction *tx, verrou_op *op)
         op->result = VERROU_OP_REFUSED;
     else
         lane->state->host->op_fail(op, VERROU_OP_FAILED, 0, NULL, "database %s: table \"%s\": %s", lane->state->path,
-                                   lane->state->table,
+                                   lane->state->settings.table,
                                    found ? "the fencing token in the row is too large or no number"
                                          : "a trigger keeps the row from being stored");
     return SQLITE_OK;
@@ -362,28 +337,11 @@ static int op_run(sqlite_lane *lane, transaction *tx, verrou_op *op)
 
 /* ---- answers that a failed transaction takes back ---- */
 
-static bool answered(const verrou_op *op)
-{
-    return op->result == VERROU_OP_APPLIED || op->result == VERROU_OP_REFUSED;
-}
-
-/* Make a request as it was before it was tried. */
-static void op_reset(const verrou_host *host, verrou_op *op)
-{
-    host->free(op->holder);
-    op->holder = NULL;
-    op->holder_is_owner = 0;
-    op->remaining_ms = -1;
-    if (op->kind == VERROU_OP_ACQUIRE || op->kind == VERROU_OP_INSPECT)
-        op->fence = 0;
-    op->result = VERROU_OP_UNSENT;
-}
-
 static void ops_reset(const sqlite_lane *lane, verrou_op *const *ops, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (answered(ops[i]))
-            op_reset(lane->state->host, ops[i]);
+        if (lock_table_answered(ops[i]))
+            lock_table_reset(lane->state->host, ops[i]);
     }
 }
 
@@ -399,16 +357,19 @@ static void op_fault(const sqlite_lane *lane, verrou_op *op, const sqlite_fault 
 static void ops_undo(const sqlite_lane *lane, verrou_op *const *ops, size_t n, size_t first_write, bool unknown,
                      const sqlite_fault *fault)
 {
-    for (size_t i = 0; i < n; i++) {
-        bool wrote = ops[i]->result == VERROU_OP_APPLIED && ops[i]->kind != VERROU_OP_INSPECT;
+    const verrou_host *host = lane->state->host;
 
-        if (answered(ops[i]) && i < first_write)
+    for (size_t i = 0; i < n; i++) {
+        if (lock_table_answered(ops[i]) && i < first_write)
             continue;
-        if (answered(ops[i]))
-            op_reset(lane->state->host, ops[i]);
-        if (ops[i]->result != VERROU_OP_UNSENT)
+        if (!lock_table_answered(ops[i]) && ops[i]->result != VERROU_OP_UNSENT)
             continue;
-        op_fault(lane, ops[i], fault, unknown ? (wrote ? VERROU_OP_UNKNOWN : VERROU_OP_RETRY) : fault->result);
+        if (unknown) {
+            op_fault(lane, ops[i], fault, lock_table_unconfirmed(host, ops[i]));
+            continue;
+        }
+        lock_table_reset(host, ops[i]);
+        op_fault(lane, ops[i], fault, fault->result);
     }
 }
 
@@ -459,24 +420,24 @@ static batch_end ops_run(sqlite_lane *lane, transaction *tx, verrou_op *const *o
                 return BATCH_AGAIN;
             continue;
         }
-        if (tx->first_write == n && ops[i]->result == VERROU_OP_APPLIED && ops[i]->kind != VERROU_OP_INSPECT)
+        if (tx->first_write == n && lock_table_wrote(ops[i]))
             tx->first_write = i;
     }
     return BATCH_DONE;
 }
 
-/* One step of pruning; see PRUNE_ROWS. Only a failure that ends the transaction is one. */
+/* One step of pruning; see LOCK_TABLE_PRUNE_ROWS. Only a failure that ends the transaction is one. */
 static int prune(sqlite_lane *lane, const transaction *tx)
 {
     sqlite3_stmt *end = lane->statements[STATEMENT_PRUNE_END];
     sqlite3_stmt *delete = lane->statements[STATEMENT_PRUNE];
-    int64_t limit = tx->now_us - PRUNE_AGE_US;
+    int64_t limit = tx->now_us - LOCK_TABLE_PRUNE_AGE_US;
     char last[VERROU_MAX_KEY + 1];
     int last_len = 0;
     int rc;
 
     sqlite3_bind_text(end, 1, lane->cursor, (int)lane->cursor_len, SQLITE_STATIC);
-    sqlite3_bind_int(end, 2, PRUNE_ROWS - 1);
+    sqlite3_bind_int(end, 2, LOCK_TABLE_PRUNE_ROWS - 1);
     rc = sqlite3_step(end);
     if (rc == SQLITE_ROW) {
         const void *key = sqlite3_column_text(end, 0);
@@ -534,7 +495,7 @@ static batch_end transaction_end(sqlite_lane *lane, const transaction *tx, size_
 {
     int rc = SQLITE_OK;
 
-    if (lane->shape.fenced && tx->first_write < n && lane->releases >= PRUNE_AFTER_RELEASES) {
+    if (lane->shape.fenced && tx->first_write < n && lane->releases >= LOCK_TABLE_PRUNE_RELEASES) {
         lane->releases = 0;
         rc = prune(lane, tx);
         if (rc != SQLITE_OK && (!concerns_one(rc) || sqlite3_get_autocommit(lane->db))) {
@@ -579,7 +540,7 @@ static batch_end batch_run(sqlite_lane *lane, verrou_op *const *ops, size_t n, b
     /* Asked inside the transaction, since the wait for it may have been long; and first of all, as it explains other failures. */
     if (verrou__sqlite_moved(lane)) {
         verrou__sqlite_fault_moved(lane, fault);
-        verrou__sqlite_log(lane->state, VERROU_WARN, "store.replaced", "%s", fault->text);
+        lane->state->host->log(lane->state->log_context, VERROU_WARN, "store.replaced", NULL, "%s", fault->text);
         end = BATCH_MOVED;
     } else if (rc != SQLITE_OK) {
         verrou__sqlite_explain(lane, lane->db, rc, fault);

@@ -23,7 +23,7 @@
 #include <time.h>
 #include <verrou/store.h>
 
-#define SQLITE_STORE_MAX_TABLE 64
+#include "util/lock_table.h"
 
 /* The keys for which this process waits, as locks on bytes of the side file; see waiters.c. */
 typedef struct sqlite_waiters {
@@ -45,8 +45,7 @@ typedef struct sqlite_state {
     void *log_context;
     char *path;              /* absolute */
     const char *synchronous; /* as in the pragma */
-    bool autocreate;
-    char table[SQLITE_STORE_MAX_TABLE + 1];
+    lock_table_settings settings;
     atomic_uint caps;
     int64_t floor;       /* no token below this one is given. This and the next are used by the one lane only */
     uint64_t generation; /* changes whenever something in the folder may have changed */
@@ -141,8 +140,6 @@ int verrou__sqlite_run(sqlite_lane *lane, const char *sql);
 int verrou__sqlite_step(sqlite_lane *lane, sqlite_statement which);
 /* End a transaction without committing it. */
 void verrou__sqlite_rollback(sqlite_lane *lane);
-void verrou__sqlite_log(const sqlite_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 
 /* ---- table.c ---- */
 /* Have the statements prepared, making the table if it is missing and autocreate is on. */

@@ -14,9 +14,6 @@
 #include <string.h>
 #include <strings.h>
 
-/* The largest token that may be stored: above it a JavaScript number is not exact. */
-#define MAX_FENCE "9007199254740991"
-
 char *verrou__sqlite_create_sql(const sqlite_state *state)
 {
     return sqlite3_mprintf("CREATE TABLE IF NOT EXISTS \"%w\" (\n"
@@ -25,12 +22,12 @@ char *verrou__sqlite_create_sql(const sqlite_state *state)
                            "    `expiration` bigint null,\n"
                            "    `fence` bigint not null default 0\n"
                            ")",
-                           state->table);
+                           state->settings.table);
 }
 
 char *verrou__sqlite_alter_sql(const sqlite_state *state)
 {
-    return sqlite3_mprintf("ALTER TABLE \"%w\" ADD COLUMN `fence` bigint not null default 0", state->table);
+    return sqlite3_mprintf("ALTER TABLE \"%w\" ADD COLUMN `fence` bigint not null default 0", state->settings.table);
 }
 
 /* ---- shape ---- */
@@ -54,7 +51,7 @@ static affinity affinity_of(const char *type)
 static bool wrong_shape(const sqlite_lane *lane, sqlite_fault *fault, const char *what, const char *name)
 {
     verrou__sqlite_fault_set(fault, VERROU_OP_FAILED, false, "database %s: table \"%s\" cannot hold locks: %s%s%s%s",
-                             lane->state->path, lane->state->table, what, name ? " \"" : "", name ? name : "",
+                             lane->state->path, lane->state->settings.table, what, name ? " \"" : "", name ? name : "",
                              name ? "\"" : "");
     return false;
 }
@@ -70,7 +67,7 @@ static int query(sqlite_lane *lane, const char *sql, sqlite3_stmt **ret_stmt)
     int rc = sqlite3_prepare_v2(lane->db, sql, -1, ret_stmt, NULL);
 
     if (rc == SQLITE_OK)
-        rc = sqlite3_bind_text(*ret_stmt, 1, lane->state->table, -1, SQLITE_STATIC);
+        rc = sqlite3_bind_text(*ret_stmt, 1, lane->state->settings.table, -1, SQLITE_STATIC);
     return rc;
 }
 
@@ -220,7 +217,7 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] = "INSERT INTO %T (key, owner, expiration, fence) VALUES (?1, ?2, ?5, ?4)"
                           " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = excluded.expiration,"
                           " fence = verrou_token(coalesce(fence, 0) + 1, excluded.fence)"
-                          " WHERE expiration <= ?3 AND coalesce(fence, 0) < " MAX_FENCE,
+                          " WHERE expiration <= ?3 AND coalesce(fence, 0) < " LOCK_TABLE_MAX_FENCE,
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = ?2 COLLATE BINARY"
                           " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence = ?4)",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = ?5 WHERE %X AND owner = ?2 COLLATE BINARY"
@@ -277,7 +274,7 @@ static char *expand(const sqlite_lane *lane, const char *template)
         }
         p++;
         if (*p == 'T')
-            sqlite3_str_appendf(out, "main.\"%w\"", lane->state->table);
+            sqlite3_str_appendf(out, "main.\"%w\"", lane->state->settings.table);
         else if (*p == 'C')
             sqlite3_str_appendf(out, "\"%w\"", shape->collation);
         else if (*p == 'R' && shape->folded)
@@ -376,15 +373,15 @@ bool verrou__sqlite_ready(sqlite_lane *lane, sqlite_fault *fault)
 
     if (lane->ready)
         return true;
-    if (!verrou__sqlite_connect(lane, state->autocreate, fault))
+    if (!verrou__sqlite_connect(lane, state->settings.autocreate, fault))
         return false;
     verrou__sqlite_forget(lane);
     if (!ready_try(lane, false, &must_create, fault))
         return false;
-    if (must_create && !state->autocreate) {
+    if (must_create && !state->settings.autocreate) {
         verrou__sqlite_fault_set(fault, VERROU_OP_FAILED, false,
                                  "database %s: there is no table \"%s\", and autocreate is off", state->path,
-                                 state->table);
+                                 state->settings.table);
         return false;
     }
     if (must_create && !ready_try(lane, true, &must_create, fault))
@@ -396,8 +393,8 @@ bool verrou__sqlite_ready(sqlite_lane *lane, sqlite_fault *fault)
     else
         atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (lane->shape.folded)
-        verrou__sqlite_log(state, VERROU_WARN, "store.collation",
-                           "database %s: table \"%s\" compares keys with %s: different keys may exclude each other",
-                           state->path, state->table, lane->shape.collation);
+        state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
+                         "database %s: table \"%s\" compares keys with %s: different keys may exclude each other",
+                         state->path, state->settings.table, lane->shape.collation);
     return true;
 }
