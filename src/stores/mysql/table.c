@@ -30,27 +30,27 @@
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
 static const char *const fenced_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = "INSERT INTO %T (`key`,`owner`,`expiration`,`fence`) VALUES (%k,%o,%M+%t,LAST_INSERT_ID(%N))"
-                          " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
-                          "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
-                          ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
-                          "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)",
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`,`fence`) VALUES (%k,%o,%M+%t,LAST_INSERT_ID(%N))"
+                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+                           "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
+                           ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
+                           "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
-    [STATEMENT_EXTEND] = "UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
-                         " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
+    [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
+                          " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)"),
     [STATEMENT_FORCE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
 
 /* Without a token to keep there is no use for a tombstone: a released row goes, as in the original. */
 static const char *const plain_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = "INSERT INTO %T (`key`,`owner`,`expiration`)"
-                          " VALUES (%k,IF(LAST_INSERT_ID(%N)>0,%o,''),%M+%t) ON DUPLICATE KEY UPDATE"
-                          " %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
-                          "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)",
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`)"
+                           " VALUES (%k,IF(LAST_INSERT_ID(%N)>0,%o,''),%M+%t) ON DUPLICATE KEY UPDATE"
+                           " %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+                           "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND %O=%p AND %L",
-    [STATEMENT_EXTEND] = "UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
-                         " WHERE %X AND %O=%p AND %L",
+    [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
+                          " WHERE %X AND %O=%p AND %L"),
     [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,0,%M FROM %T WHERE %K",
 };
