@@ -1,0 +1,105 @@
+/*
+ * odbc_test.c - the conformance suite over ODBC, once for each driver. Which one is the program's argument, so that ctest runs them side by
+ * side. Servers are private ones, started here; drivers are named by their files, so that the system's list of drivers does not matter.
+ *
+ * The SQLite driver shares the SQLite library with nobody in this program: two copies of it would drop each other's file locks.
+ */
+#include "odbc_drivers.h"
+
+#include <mariadb_servers.h>
+#include <postgres_servers.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <verrou/conformance.h>
+
+#include <cmocka.h>
+
+static char url[1024];
+
+static verrou_status open_odbc(void *user, verrou_store **ret_store, verrou_error *err)
+{
+    (void)user;
+    return verrou_store_open(url, NULL, ret_store, err);
+}
+
+/* ---- the ways ---- */
+
+static void sqlite(void)
+{
+    snprintf(url, sizeof url, "odbc:Driver=%s;Database=%s/locks.db", ODBC_SQLITE_DRIVER, process_folder());
+}
+
+/* With a table in a schema, a prefix, and the driver's name instead of its file. */
+static void postgres(void)
+{
+    const postgres_server *server = postgres_server_start(&(postgres_options){.password = "p;w=d}x"});
+
+    postgres_text(server, "CREATE SCHEMA app AUTHORIZATION " POSTGRES_PASSWORD_USER);
+    odbc_name_driver("Locks", ODBC_POSTGRES_DRIVER);
+    snprintf(url, sizeof url,
+             "odbc:Driver={Locks};Server=127.0.0.1;Port=%d;Database=%s;Uid=%s;Pwd={p;w=d}}x}?table=app.locks&prefix=%%"
+             "C3%%A9:",
+             server->port, POSTGRES_DATABASE, POSTGRES_PASSWORD_USER);
+}
+
+static void mariadb(void)
+{
+    const mariadb_server *server = mariadb_server_start(NULL);
+
+    snprintf(url, sizeof url, "odbc:Driver=%s;Server=127.0.0.1;Port=%d;Database=%s;Uid=%s", ODBC_MARIADB_DRIVER,
+             server->port, MARIADB_DATABASE, MARIADB_USER);
+}
+
+/* A table of the original: no column for tokens. */
+static void sqlite_original(void)
+{
+    sqlite();
+    odbc_text(url + strlen("odbc:"),
+              "CREATE TABLE original (`key` varchar(255) not null, `owner` varchar(255) not null,"
+              " `expiration` bigint null, primary key (`key`))");
+    strcat(url, "?table=original");
+}
+
+static const struct way {
+    const char *name;
+    void (*start)(void);
+} ways[] = {
+    {"sqlite", sqlite},
+    {"sqlite_original", sqlite_original},
+    {"postgres", postgres},
+    {"mariadb", mariadb},
+};
+
+/* ---- the suite ---- */
+
+static const struct way *way;
+
+/* As a test, because the support library makes a test fail if a server does not start. */
+static void servers_start(void **state)
+{
+    (void)state;
+    way->start();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest start[] = {cmocka_unit_test(servers_start)};
+    char name[64];
+    verrou_conformance suite = {sizeof suite, name, open_odbc, NULL, 0};
+
+    for (size_t i = 0; argc == 2 && i < sizeof ways / sizeof ways[0]; i++)
+        if (strcmp(argv[1], ways[i].name) == 0)
+            way = &ways[i];
+    if (!way) {
+        fprintf(stderr, "usage: conformance_odbc WAY\n");
+        return 2;
+    }
+    snprintf(name, sizeof name, "odbc %s", way->name);
+    if (cmocka_run_group_tests_name("servers", start, NULL, NULL) != 0)
+        return 1;
+    return verrou_conformance_run(&suite) == 0 ? 0 : 1;
+}
