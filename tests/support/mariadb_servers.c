@@ -25,10 +25,11 @@ static mariadb_server *servers;
 static const char *template_data(void)
 {
     static char made[PROCESS_PATH + 8];
-    char folder[PROCESS_PATH], data[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
+    char folder[PROCESS_PATH], data[PROCESS_PATH + 16], tmpdir[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
     const char *argv[] = {"mariadb-install-db",
                           "--no-defaults",
                           data,
+                          tmpdir, /* files in a folder that others use may have the same names */
                           "--auth-root-authentication-method=normal",
                           "--skip-test-db",
                           "--skip-name-resolve",
@@ -41,6 +42,7 @@ static const char *template_data(void)
         return made;
     server_make_folder("install", folder);
     snprintf(data, sizeof data, "--datadir=%s/data", folder);
+    snprintf(tmpdir, sizeof tmpdir, "--tmpdir=%s", folder);
     snprintf(log, sizeof log, "%s/log", folder);
     process_run(&(process_spec){.argv = argv, .package = PACKAGE, .log = log, .unprivileged = true});
     snprintf(made, sizeof made, "%s/data", folder);
@@ -74,7 +76,7 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
     if (!out)
         process_fail("out of memory");
     fprintf(out, "[mariadbd]\nbind_address=127.0.0.1\nport=%d\nsocket=%s\n", server->port, server->socket);
-    fprintf(out, "datadir=%s/data\npid_file=%s/pid\n", server->folder, server->folder);
+    fprintf(out, "datadir=%s/data\ntmpdir=%s\npid_file=%s/pid\n", server->folder, server->folder, server->folder);
     fprintf(out, "character_set_server=utf8mb4\nskip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n",
             server->general_log);
     fprintf(out, "innodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\ninnodb_use_native_aio=0\n");
