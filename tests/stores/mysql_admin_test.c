@@ -118,7 +118,7 @@ static void good_place(void **state)
     for (const char *line = found; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
         assert_int_equal(atoi(line), VERROU_INFO);
     must_contain(found, "server: MariaDB 1");
-    must_contain(found, "sql_mode: STRICT_ALL_TABLES");
+    must_contain(found, "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION (of our sessions)");
     must_contain(found, "durability: innodb_flush_log_at_trx_commit=1\n");
     must_contain(found, "clock: the server's is ");
     must_contain(found, "table: `verrou`\n");

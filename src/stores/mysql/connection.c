@@ -26,7 +26,7 @@
 #define REST_MS 100     /* after a pause of this length it is looked whether the connection is still there */
 #define FAREWELL_MS 100 /* for the last word of a connection that is closed */
 #define END_LOST_MS 2000
-#define MAX_NAMED_TIMEOUT_S 31536000
+#define IDLE_LIMIT_S 2000000 /* when the server closes an idle connection: as late as it allows everywhere */
 
 /* How passwords may be proved where the connection is not encrypted: all but those that send the password itself. */
 #define AUTHENTICATIONS \
@@ -678,7 +678,7 @@ static void write_session(mysql_lane *lane)
                             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE;"
                             "SELECT @@global.read_only,CONCAT_WS(':',@@hostname,@@port,@@server_id);"
                             "SELECT GET_LOCK('%s',0)",
-                            MAX_NAMED_TIMEOUT_S / 16, wait_s, wait_s, lane->marker);
+                            IDLE_LIMIT_S, wait_s, wait_s, lane->marker);
 }
 
 #define SESSION_STATEMENTS 5
