@@ -11,14 +11,6 @@
 
 #include "ways.h"
 
-static char url[1024];
-
-static verrou_status open_odbc(void *user, verrou_store **ret_store, verrou_error *err)
-{
-    (void)user;
-    return verrou_store_open(url, NULL, ret_store, err);
-}
-
 /* ---- the ways ---- */
 
 static void sqlite(void)
