@@ -85,14 +85,15 @@ static const struct store {
     void (*again)(void);
     const char *original; /* the table as the original makes it over Knex */
     const char *drop;
+    const char *schema; /* the file in schema/ */
 } stores[] = {
     {"postgres", postgres_begin, postgres_do, postgres_end, postgres_again,
      "CREATE TABLE verrou (key varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint)",
-     "DROP TABLE IF EXISTS verrou"},
+     "DROP TABLE IF EXISTS verrou", "postgres"},
     {"mysql", mysql_begin, mysql_do, mysql_end, mysql_again,
      "CREATE TABLE verrou (`key` varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint "
      "unsigned)",
-     "DROP TABLE IF EXISTS verrou"},
+     "DROP TABLE IF EXISTS verrou", "mariadb"},
 };
 
 static const struct store *store;
@@ -203,6 +204,33 @@ static void originals_table_is_brought_up_to_date(void **state)
     assert_false(is_free("k"));
 }
 
+static void read_schema(const char *suffix, char *out, size_t size)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, VERROU_SOURCE "/schema/%s%s.sql", store->schema, suffix);
+    read_file(path, out, size);
+}
+
+/* The files for people who keep their schemas themselves say what `schema print` says, and make of a table of the original what it would. */
+static void schema_files_are_right(void **state)
+{
+    char file[4096];
+    job *j;
+
+    (void)state;
+    read_schema("", file, sizeof file);
+    j = ran(0, NULL, "schema", "print", NULL);
+    assert_string_equal(j->out_text, file);
+    job_free(j);
+    store->run(store->original);
+    read_schema("-from-original", file, sizeof file);
+    store->run(file);
+    j = ran(0, NULL, "schema", "print", NULL);
+    assert_lacks(j->out_text, "ALTER");
+    job_free(j);
+}
+
 /* Without the right to make the table: what somebody has to run who may. */
 static void missing_table_is_explained(void **state)
 {
@@ -263,6 +291,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(force_release_frees, begin, teardown),
         cmocka_unit_test_setup_teardown(schema_can_be_printed_and_applied, begin, teardown),
         cmocka_unit_test_setup_teardown(originals_table_is_brought_up_to_date, begin, teardown),
+        cmocka_unit_test_setup_teardown(schema_files_are_right, begin, teardown),
         cmocka_unit_test_setup_teardown(missing_table_is_explained, begin, teardown),
         cmocka_unit_test_setup_teardown(passwords_are_not_shown, begin, teardown),
         cmocka_unit_test_setup_teardown(dead_server_is_no_holder, begin, teardown),
