@@ -28,6 +28,8 @@ struct going {
     atomic_long changes;
     atomic_long all_changes; /* of all rounds, those before and after the measured time included */
     atomic_long served[GOING_MAX_WAITERS];
+    atomic_long errors; /* that waiters saw, and one of them */
+    char error[256];
 };
 
 struct going_waiter {
@@ -47,6 +49,15 @@ static inline void going_served(struct going *going, int number)
     going->last = number;
 }
 
+/* Note an error of a waiter, who goes on. */
+static inline void going_failed(struct going *going, verrou_status status, const verrou_error *err)
+{
+    if (going->errors++ == 0)
+        snprintf(going->error, sizeof(going->error), "%.255s",
+                 err && err->message[0] ? err->message : verrou_status_text(status));
+    bench_sleep_ms(1);
+}
+
 static inline void going_wait_begin(struct going *going, int waiters)
 {
     going->ready += waiters;
@@ -59,12 +70,18 @@ static inline void *going_waiter_main(void *arg)
     struct going_waiter *waiter = arg;
     struct going *going = waiter->going;
     verrou_lock *lock = bench_lock(waiter->store, "account:42");
+    verrou_error err = VERROU_ERROR_INIT;
 
     going_wait_begin(going, 1);
     while (!going->over) {
-        bench_acquire(lock);
-        going_served(going, waiter->number);
-        bench_release(lock);
+        verrou_status status = verrou_lock_acquire(lock, NULL, NULL, &err);
+
+        if (status == VERROU_OK) {
+            going_served(going, waiter->number);
+            status = verrou_lock_release(lock, NULL, &err);
+        }
+        if (status != VERROU_OK)
+            going_failed(going, status, &err);
     }
     verrou_lock_free(lock);
     return NULL;
@@ -116,10 +133,11 @@ static inline void going_set(struct going *going, int processes, int waiters)
     going->processes = waiters < processes ? waiters : processes;
     going->threads = waiters / going->processes;
     going->all_changes = 0;
+    going->errors = 0;
     memset(going->served, 0, sizeof(going->served));
 }
 
-/* How often who came least, and who came most, was served in all rounds. */
+/* How often who came least, and who came most, was served in all rounds; and whether a waiter saw an error. */
 static inline void going_print_served(const struct going *going)
 {
     long least = going->served[0], most = going->served[0];
@@ -131,6 +149,9 @@ static inline void going_print_served(const struct going *going)
     }
     bench_row("  served: least and most of one waiter", "least > 0", bench_cell(measured, "%ld", least),
               bench_cell(compared, "%ld", most), most > 0 ? (double)least / (double)most : 0);
+    if (going->errors > 0)
+        bench_line("  errors seen by waiters", "0", bench_cell(measured, "%ld", going->errors), going->error,
+                   "NOT MET");
 }
 
 #endif
