@@ -9,7 +9,12 @@ set -eu
 build="gcc libc6-dev make cmake pkg-config libjansson-dev libinih-dev libsqlite3-dev libhiredis-dev libssl-dev libpq-dev libmariadb-dev unixodbc-dev"
 # redis-tools has the Redis server as well, under the name redis-check-rdb, which is how the tests run it. The package redis-server
 # adds a system service, which would listen on port 6379 of the developer's machine from then on.
-tests="g++ libcmocka-dev mandoc zlib1g-dev redis-tools openssl"
+tests="g++ libcmocka-dev mandoc zlib1g-dev redis-tools openssl faketime"
+# For the same reason these, and not mariadb-server.
+tests="$tests mariadb-server-core mariadb-client-core"
+# These two have no such part; without_services below keeps theirs from running.
+tests="$tests postgresql pgbouncer"
+tests="$tests odbc-postgresql odbc-mariadb libsqliteodbc"
 # The original, which we are tested beside, comes from npm. With npm comes a Node.js; whether it is new enough, scripts/node.sh sees to.
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     tests="$tests nodejs npm"
@@ -63,6 +68,28 @@ apt()
 {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 "$@" </dev/null
 }
+# A package that is there already stays as it is: somebody may use its service. PostgreSQL's service runs the clusters of data that exist,
+# and the package makes one, on port 5432, unless this file says otherwise; pgbouncer's would listen on port 6432, unless it is masked.
+without_services()
+{
+    case " $missing " in *" postgresql "*)
+        if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && [ ! -e /etc/postgresql-common/createcluster.d/verrou.conf ]; then
+            $as_root mkdir -p /etc/postgresql-common/createcluster.d
+            echo "create_main_cluster = false" | $as_root tee /etc/postgresql-common/createcluster.d/verrou.conf >/dev/null
+            echo "No PostgreSQL cluster is made: /etc/postgresql-common/createcluster.d/verrou.conf"
+        fi
+        ;;
+    esac
+    case " $missing " in *" pgbouncer "*)
+        if [ ! -e /etc/systemd/system/pgbouncer.service ] && [ ! -L /etc/systemd/system/pgbouncer.service ]; then
+            $as_root mkdir -p /etc/systemd/system
+            $as_root ln -s /dev/null /etc/systemd/system/pgbouncer.service
+            echo "pgbouncer's service is masked: systemctl unmask pgbouncer"
+        fi
+        ;;
+    esac
+}
+without_services
 # The lists may be absent or older than the archive: fetch them once, then again only if that turns out to be the trouble.
 # shellcheck disable=SC2086 # a list of words
 if ! apt install -y --no-install-recommends $missing >/dev/null 2>&1; then

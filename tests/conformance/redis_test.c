@@ -61,7 +61,7 @@ static void acl_no_counter(void)
 static void tls(void)
 {
     const redis_server *server = redis_server_start(&(redis_options){.tls = "server", .tls_client_certificate = true});
-    const char *from = redis_certificates();
+    const char *from = server_certificates();
 
     snprintf(url, sizeof url, "rediss://localhost:%d?ca=%s/ca.pem&cert=%s/client.pem&key=%s/client.key",
              server->tls_port, from, from, from);

@@ -88,7 +88,7 @@ static void expect_works_again(verrou_store *store)
 
 static verrou_store *open_tls(const redis_server *server, const char *host, const char *ca, const char *more)
 {
-    return fixture_open("rediss://%s:%d?ca=%s/%s.pem&" PATIENT "%s", host, server->tls_port, redis_certificates(), ca,
+    return fixture_open("rediss://%s:%d?ca=%s/%s.pem&" PATIENT "%s", host, server->tls_port, server_certificates(), ca,
                         more);
 }
 
@@ -167,8 +167,8 @@ static void missing_client_certificate_is_told(void **state)
     expect_refused(open_tls(modern, "localhost", "ca", ""), "TLS");
     assert_true(fixture_says("certificate required"));
     expect_refused(open_tls(old, "localhost", "ca", ""), "handshake failure");
-    snprintf(certificate, sizeof certificate, "&cert=%s/client.pem&key=%s/client.key", redis_certificates(),
-             redis_certificates());
+    snprintf(certificate, sizeof certificate, "&cert=%s/client.pem&key=%s/client.key", server_certificates(),
+             server_certificates());
     expect_works(open_tls(modern, "localhost", "ca", certificate));
     expect_works(open_tls(old, "localhost", "ca", certificate));
 }
@@ -181,7 +181,7 @@ static void plain_server_behind_rediss_is_told(void **state)
     (void)state;
     EXPECT(VERROU_ESTORAGE,
            try_once(fixture_open("rediss://127.0.0.1:%d?timeout=600ms&connect-timeout=200ms&ca=%s/ca.pem", server->port,
-                                 redis_certificates())));
+                                 server_certificates())));
     assert_true(fixture_says("does the server speak TLS?"));
 }
 
@@ -485,7 +485,7 @@ static void broken_connection_raises_no_signal(void **state)
     redis_server *server = tls_server("server", false);
     verrou_store *plain = fixture_open("redis://127.0.0.1:%d?timeout=1s", server->port);
     verrou_store *secure =
-        fixture_open("rediss://127.0.0.1:%d?ca=%s/ca.pem&timeout=1s", server->tls_port, redis_certificates());
+        fixture_open("rediss://127.0.0.1:%d?ca=%s/ca.pem&timeout=1s", server->tls_port, server_certificates());
 
     (void)state;
     assert_true(signal(SIGPIPE, SIG_DFL) == SIG_DFL);

@@ -3,11 +3,14 @@
  */
 #include "process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,6 +31,7 @@
 #include <cmocka.h>
 
 #define MAX_RUNNING 256
+#define MAX_FAMILY 512
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char folder[PROCESS_PATH / 2];
@@ -125,6 +129,29 @@ void process_write_file(const char *path, const char *text)
         process_fail("cannot write %s: %s", path, strerror(errno));
 }
 
+/* ---- another user than root ---- */
+
+/* Some servers refuse to run as root. "nobody" exists everywhere and owns nothing else. */
+static const struct passwd *other_user(void)
+{
+    const struct passwd *user = getpwnam("nobody");
+
+    if (!user)
+        process_fail("the tests run as root and need a user \"nobody\" for servers that must not");
+    return user;
+}
+
+void process_give_away(const char *path)
+{
+    const struct passwd *user;
+
+    if (geteuid() != 0)
+        return;
+    user = other_user();
+    if (chmod(process_folder(), 0711) != 0 || lchown(path, user->pw_uid, user->pw_gid) != 0)
+        process_fail("cannot give %s to another user: %s", path, strerror(errno));
+}
+
 /* ---- starting ---- */
 
 /* Descriptors that a server inherits keep the test's connections open after the test has closed them. */
@@ -138,19 +165,32 @@ static void close_from(int first)
         close(fd);
 }
 
+/* In a child: end with the test program. */
+static void follow_parent(pid_t parent, int signo)
+{
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, signo);
+#endif
+    if (getppid() != parent) /* it died before the line above */
+        _exit(1);
+    setpgid(0, 0); /* Control-C is for the test, which then ends us */
+    (void)signo;
+}
+
+/* In a child. False if it is still root. */
+static bool become(const struct passwd *user)
+{
+    return !user ||
+           (setgroups(0, NULL) == 0 && setgid(user->pw_gid) == 0 && setuid(user->pw_uid) == 0 && chdir("/") == 0);
+}
+
 /* In the child, where only calls are allowed that are safe in a signal handler. Returns only if there is no such program. */
-static void run_in_child(const process_spec *spec, int log, int report, pid_t parent)
+static void run_in_child(const process_spec *spec, const struct passwd *user, int log, int report, pid_t parent)
 {
     char **argv = (char **)(uintptr_t)spec->argv;
     int null = open("/dev/null", O_RDWR);
     sigset_t none;
 
-#ifdef __linux__
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-#endif
-    if (getppid() != parent) /* it died before the line above */
-        _exit(1);
-    setpgid(0, 0); /* Control-C is for the test, which then ends us */
     signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -160,6 +200,9 @@ static void run_in_child(const process_spec *spec, int log, int report, pid_t pa
     dup2(report, 3);
     fcntl(3, F_SETFD, FD_CLOEXEC);
     close_from(4);
+    if (!become(user))
+        return;
+    follow_parent(parent, spec->end_signal ? spec->end_signal : SIGKILL); /* not before: setuid() undoes it */
     execvp(argv[0], argv);
     if (errno == ENOENT && spec->stand_in)
         execvp(spec->stand_in, argv);
@@ -194,10 +237,12 @@ static void running_replace(pid_t old, pid_t new)
 void process_start(process *p, const process_spec *spec)
 {
     int report[2], log, error = 0;
+    const struct passwd *user = spec->unprivileged && geteuid() == 0 ? other_user() : NULL;
     pid_t parent = getpid();
     ssize_t got;
 
     process_folder(); /* its exit handler stops the program */
+    p->thawer = 0;
     snprintf(p->log, sizeof p->log, "%s", spec->log);
     log = move_up(open(p->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), 10);
     if (log < 0 || pipe(report) != 0)
@@ -206,7 +251,7 @@ void process_start(process *p, const process_spec *spec)
     report[1] = move_up(report[1], 10);
     p->pid = fork();
     if (p->pid == 0) {
-        run_in_child(spec, log, report[1], parent);
+        run_in_child(spec, user, log, report[1], parent);
         error = errno;
         got = write(3, &error, sizeof error);
         _exit(got == sizeof error ? 127 : 126);
@@ -266,6 +311,7 @@ void process_stop(process *p, int signo)
     if (p->pid <= 0)
         return;
     kill(p->pid, signo);
+    process_thaw(p);
     kill(p->pid, SIGCONT);
     while (signo != SIGKILL && process_clock_ms() < deadline) {
         if (!process_running(p))
@@ -274,6 +320,144 @@ void process_stop(process *p, int signo)
     }
     kill(p->pid, SIGKILL);
     ended(p, 0, &(int){0});
+}
+
+/* ---- families ---- */
+
+typedef struct family {
+    pid_t pids[MAX_FAMILY]; /* the program itself first */
+    int count;
+} family;
+
+/* A process's state as /proc shows it, and its parent. 0 if there is no such process. */
+static char state_of(pid_t pid, pid_t *ret_parent)
+{
+    char path[64], text[512] = "", state = 0;
+    const char *after;
+    int parent = 0;
+    FILE *stat;
+
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    stat = fopen(path, "re");
+    if (stat) {
+        if (fgets(text, sizeof text, stat) && (after = strrchr(text, ')')) &&
+            sscanf(after, ") %c %d", &state, &parent) != 2)
+            state = 0;
+        fclose(stat);
+    }
+    *ret_parent = parent;
+    return state;
+}
+
+static void add_children(family *f)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    pid_t parent;
+
+    while (proc && (entry = readdir(proc))) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+        if (pid > 0 && state_of(pid, &parent) && parent == f->pids[0] && f->count < MAX_FAMILY)
+            f->pids[f->count++] = pid;
+    }
+    if (proc)
+        closedir(proc);
+}
+
+static void stop_one(pid_t pid)
+{
+    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+    pid_t parent;
+    char state;
+
+    kill(pid, SIGSTOP);
+    while ((state = state_of(pid, &parent)) && !strchr("TZX", state)) {
+        if (process_clock_ms() > deadline)
+            process_fail("process %ld does not stand still", (long)pid);
+        process_pause();
+    }
+}
+
+/* One that stands still starts no more programs: so the program first. */
+static void stop_family(pid_t pid, family *f)
+{
+    f->pids[0] = pid;
+    f->count = 1;
+    stop_one(pid);
+    add_children(f);
+    for (int i = 1; i < f->count; i++)
+        stop_one(f->pids[i]);
+}
+
+/* A child of the test program that waits for its end, or for process_thaw(), and has the family go on. */
+static pid_t start_thawer(const family *f)
+{
+    pid_t parent = getpid(), pid;
+    sigset_t end, before;
+    int signo;
+
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &end, &before); /* before fork(), or a quick thaw would end it instead of waking it */
+    pid = fork();
+    if (pid == 0) {
+        follow_parent(parent, SIGTERM);
+        close_from(3);
+        sigwait(&end, &signo);
+        for (int i = 0; i < f->count; i++)
+            kill(f->pids[i], SIGCONT);
+        _exit(0);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (pid < 0)
+        process_fail("cannot start what thaws a frozen server: %s", strerror(errno));
+    return pid;
+}
+
+void process_freeze(process *p)
+{
+    family f;
+
+    if (!process_running(p))
+        process_fail("cannot freeze: the program does not run");
+    if (p->thawer)
+        return;
+    stop_family(p->pid, &f);
+    p->thawer = start_thawer(&f);
+    running_replace(0, p->thawer);
+}
+
+void process_thaw(process *p)
+{
+    process thawer = {.pid = p->thawer};
+
+    if (!p->thawer)
+        return;
+    p->thawer = 0;
+    process_stop(&thawer, SIGTERM);
+}
+
+/* The parent, which stands still, does not wait for its children: so until it is gone, their numbers are not used again. */
+void process_kill_family(process *p)
+{
+    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+    family f;
+    pid_t parent;
+    char state;
+
+    if (!process_running(p))
+        return;
+    stop_family(p->pid, &f);
+    for (int i = 1; i < f.count; i++) {
+        kill(f.pids[i], SIGKILL);
+        while ((state = state_of(f.pids[i], &parent)) && state != 'Z' && parent == p->pid) {
+            if (process_clock_ms() > deadline)
+                process_fail("process %ld does not end", (long)f.pids[i]);
+            process_pause();
+        }
+    }
+    process_stop(p, SIGKILL);
 }
 
 void process_print_log(const process *p)

@@ -23,11 +23,14 @@ typedef struct process_spec {
     const char *stand_in;    /* NULL, or a program to run under the name argv[0] if that is not in PATH */
     const char *package;     /* the Debian package that a message names when there is neither */
     const char *log;         /* file that gets what the program prints; printed when it fails */
+    bool unprivileged;       /* if we are root, run it as another user, to whom its files belong: process_give_away() */
+    int end_signal;          /* it gets this when the test program dies; 0: SIGKILL */
 } process_spec;
 
 typedef struct process {
     pid_t pid; /* 0: not running */
     char log[PROCESS_PATH];
+    pid_t thawer; /* 0: not frozen */
 } process;
 
 /* Make the test fail; in another thread than the main one, end the program. */
@@ -45,6 +48,9 @@ void process_make_folder(const char *name, char ret_path[PROCESS_PATH]);
 /* Write a file, readable by its owner only. */
 void process_write_file(const char *path, const char *text);
 
+/* A file or folder, without what is in it, is for unprivileged programs from now on. Nothing happens if we are not root. */
+void process_give_away(const char *path);
+
 /* Start a program, with no standard input and no descriptors of ours. Its log is appended to. */
 void process_start(process *p, const process_spec *spec);
 /* True until the program has ended; then it is waited for, and `pid` is 0. */
@@ -53,6 +59,14 @@ bool process_running(process *p);
 void process_signal(const process *p, int signo);
 /* End a program by a signal and wait for it; by SIGKILL if it takes too long. Nothing happens if it does not run. */
 void process_stop(process *p, int signo);
+/*
+ * Have a program and the programs it started stand still (SIGSTOP), and go on again. Where there is no /proc, only the program itself.
+ * They also go on if the test program dies; so freeze from a thread that stays.
+ */
+void process_freeze(process *p);
+void process_thaw(process *p);
+/* End a program and the programs it started by SIGKILL; all of them are gone then. Nothing happens if it does not run. */
+void process_kill_family(process *p);
 /* Print the program's log to standard error. */
 void process_print_log(const process *p);
 

@@ -14,8 +14,6 @@
 #include <sys/un.h>
 
 #define MAX_ARGUMENTS 64
-#define TEXTS 17
-#define TEXT_SIZE 32768
 #define START_ATTEMPTS 5
 #define INFO_ATTEMPTS 10
 
@@ -25,23 +23,6 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static redis_server *servers;
-
-const char *redis_certificates(void)
-{
-    static char made[PROCESS_PATH];
-    char folder[PROCESS_PATH], log[PROCESS_PATH + 8];
-    const char *script[] = {"sh", VERROU_TEST_SUPPORT_DIR "/certificates.sh", folder, NULL};
-    const char *version[] = {"openssl", "version", NULL}; /* its absence is better told by its own name */
-
-    if (made[0])
-        return made;
-    process_make_folder("certificates", folder);
-    snprintf(log, sizeof log, "%s/log", folder);
-    process_run(&(process_spec){.argv = version, .package = "openssl", .log = log});
-    process_run(&(process_spec){.argv = script, .package = "dash", .log = log});
-    strcpy(made, folder);
-    return made;
-}
 
 /* ---- configuration ---- */
 
@@ -58,7 +39,7 @@ static void write_acl(redis_server *server, const char *acl)
 
 static void put_tls(FILE *out, const redis_options *options, redis_role role, int port)
 {
-    const char *from = redis_certificates();
+    const char *from = server_certificates();
 
     fprintf(out, "tls-port %d\ntls-cert-file %s/%s.pem\ntls-key-file %s/%s.key\ntls-ca-cert-file %s/ca.pem\n", port,
             from, options->tls, from, options->tls, from);
@@ -132,7 +113,8 @@ static void run_server(redis_server *server)
 
     snprintf(config, sizeof config, "%s/redis.conf", server->folder);
     snprintf(log, sizeof log, "%s/log", server->folder);
-    process_start(&server->process, &(process_spec){argv, "redis-check-rdb", "redis-tools", log});
+    process_start(&server->process,
+                  &(process_spec){.argv = argv, .stand_in = "redis-check-rdb", .package = "redis-tools", .log = log});
 }
 
 static bool answers(const redis_server *server)
@@ -386,8 +368,6 @@ static void put_reply(FILE *out, const redisReply *reply)
 /* Takes the reply. */
 static const char *text_of(const redis_server *server, redisReply *reply)
 {
-    static char texts[TEXTS][TEXT_SIZE];
-    static int next;
     char error[256];
     char *text;
     FILE *out;
@@ -397,11 +377,8 @@ static const char *text_of(const redis_server *server, redisReply *reply)
         freeReplyObject(reply);
         process_fail("the Redis server on port %d answers: %s", server->port, error);
     }
-    pthread_mutex_lock(&mutex);
-    text = texts[next++ % TEXTS];
-    pthread_mutex_unlock(&mutex);
-    memset(text, 0, TEXT_SIZE);
-    out = fmemopen(text, TEXT_SIZE - 1, "w");
+    text = server_text();
+    out = fmemopen(text, SERVER_TEXT_SIZE - 1, "w");
     if (out) {
         put_reply(out, reply);
         fclose(out);
@@ -425,18 +402,11 @@ long long redis_integer(const redis_server *server, ...)
 {
     va_list args;
     redisReply *reply;
-    const char *text;
-    char *end;
-    long long value;
 
     va_start(args, server);
     reply = command_list(server, args);
     va_end(args);
-    text = text_of(server, reply);
-    value = strtoll(text, &end, 10);
-    if (end == text || *end)
-        process_fail("the Redis server on port %d answers no number: %s", server->port, text);
-    return value;
+    return server_number(text_of(server, reply), "the Redis server");
 }
 
 /* ---- INFO ---- */

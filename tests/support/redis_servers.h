@@ -9,6 +9,7 @@
 #define VERROU_TESTS_REDIS_SERVERS_H
 
 #include "process.h"
+#include "server_tools.h"
 
 #include <hiredis/hiredis.h>
 #include <stdbool.h>
@@ -24,7 +25,7 @@ typedef struct redis_options {
     const char *password;           /* of the user "default" */
     const char *acl;                /* lines of an ACL file, "user ...\n" each. Not together with `password` */
     const char *tls;                /* listen for TLS as well, with this certificate: "server", "expired" or "other" */
-    bool tls_client_certificate;    /* only for clients that show one of redis_certificates() */
+    bool tls_client_certificate;    /* only for clients that show one of server_certificates() */
     bool unix_socket;               /* listen on a unix socket as well */
     const redis_server *replica_of; /* be a replica, with the master's password */
 } redis_options;
@@ -60,9 +61,6 @@ void redis_server_restart(redis_server *server);
 /* The process stands still: connections are accepted, by the kernel, and nothing is answered. Then it goes on. */
 void redis_server_freeze(redis_server *server);
 void redis_server_thaw(redis_server *server);
-
-/* The folder with the files that certificates.sh lists, made at the first call. */
-const char *redis_certificates(void);
 
 /* ---- a plain client ---- */
 

@@ -241,7 +241,7 @@ static void verification(const char *certificate, const char *authority, const c
     snprintf(command, sizeof command,
              "openssl s_client -connect 127.0.0.1:%d -CAfile %s/%s.pem -verify_hostname %s </dev/null 2>&1 |"
              " sed -n 's/^Verification[^:]*: //p'",
-             own->tls_port, redis_certificates(), authority, host);
+             own->tls_port, server_certificates(), authority, host);
     pipe = popen(command, "r");
     assert_non_null(pipe);
     out[fread(out, 1, size - 1, pipe)] = '\0';

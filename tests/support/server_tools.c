@@ -1,0 +1,143 @@
+/*
+ * server_tools.c - see server_tools.h.
+ */
+#include "server_tools.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TEXTS 17
+
+const char *server_certificates(void)
+{
+    static char made[PROCESS_PATH];
+    char folder[PROCESS_PATH], log[PROCESS_PATH + 8];
+    const char *script[] = {"sh", VERROU_TEST_SUPPORT_DIR "/certificates.sh", folder, NULL};
+    const char *version[] = {"openssl", "version", NULL}; /* its absence is better told by its own name */
+
+    if (made[0])
+        return made;
+    process_make_folder("certificates", folder);
+    snprintf(log, sizeof log, "%s/log", folder);
+    process_run(&(process_spec){.argv = version, .package = "openssl", .log = log});
+    process_run(&(process_spec){.argv = script, .package = "dash", .log = log});
+    strcpy(made, folder);
+    return made;
+}
+
+/* ---- texts ---- */
+
+char *server_text(void)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static char texts[TEXTS][SERVER_TEXT_SIZE];
+    static int next;
+    char *text;
+
+    pthread_mutex_lock(&mutex);
+    text = texts[next++ % TEXTS];
+    pthread_mutex_unlock(&mutex);
+    memset(text, 0, SERVER_TEXT_SIZE);
+    return text;
+}
+
+long long server_number(const char *text, const char *from)
+{
+    char *end;
+    long long value = strtoll(text, &end, 10);
+
+    if (end == text || *end)
+        process_fail("%s answers no number: %s", from, text);
+    return value;
+}
+
+char *server_format(const char *format, va_list args)
+{
+    char *text = NULL;
+
+    if (vasprintf(&text, format, args) < 0)
+        process_fail("out of memory");
+    return text;
+}
+
+/* ---- logs ---- */
+
+long server_log_lines(const char *path, long from, const char *text)
+{
+    FILE *log = fopen(path, "re");
+    size_t room = 0;
+    char *line = NULL;
+    long count = 0;
+
+    if (!log)
+        return 0;
+    fseek(log, from, SEEK_SET);
+    while (getline(&line, &room, log) >= 0)
+        count += strstr(line, text) != NULL;
+    free(line);
+    fclose(log);
+    return count;
+}
+
+long server_log_end(const char *path)
+{
+    FILE *log = fopen(path, "re");
+    long end = 0;
+
+    if (log) {
+        fseek(log, 0, SEEK_END);
+        end = ftell(log);
+        fclose(log);
+    }
+    return end;
+}
+
+/* ---- folders and files ---- */
+
+void server_make_folder(const char *name, char ret_path[PROCESS_PATH])
+{
+    process_make_folder(name, ret_path);
+    process_give_away(ret_path);
+}
+
+void server_copy_folder(const char *from, const char *to, const char *log)
+{
+    const char *argv[] = {"cp", "-Rp", from, to, NULL};
+
+    process_run(&(process_spec){.argv = argv, .package = "coreutils", .log = log, .unprivileged = true});
+}
+
+void server_write_file(const char *path, const char *text)
+{
+    process_write_file(path, text);
+    process_give_away(path);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char text[8192] = "";
+    FILE *in = fopen(from, "re");
+
+    if (!in || fread(text, 1, sizeof text - 1, in) == 0)
+        process_fail("cannot read %s: %s", from, strerror(errno));
+    fclose(in);
+    server_write_file(to, text);
+}
+
+void server_copy_certificate(const char *name, const char *folder)
+{
+    static const char *const suffixes[] = {"pem", "key"};
+    char from[2 * PROCESS_PATH], to[2 * PROCESS_PATH];
+
+    for (int i = 0; i < 2; i++) {
+        snprintf(from, sizeof from, "%s/%s.%s", server_certificates(), name, suffixes[i]);
+        snprintf(to, sizeof to, "%s/tls.%s", folder, suffixes[i]);
+        copy_file(from, to);
+    }
+    snprintf(from, sizeof from, "%s/ca.pem", server_certificates());
+    snprintf(to, sizeof to, "%s/ca.pem", folder);
+    copy_file(from, to);
+}

@@ -1,0 +1,35 @@
+/*
+ * server_tools.h - what the servers of this folder share: answers as text, counted log lines, certificates, copies of folders.
+ */
+#ifndef VERROU_TESTS_SERVER_TOOLS_H
+#define VERROU_TESTS_SERVER_TOOLS_H
+
+#include "process.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+
+/* The folder with the files that certificates.sh lists, made at the first call. */
+const char *server_certificates(void);
+
+/* Room for an answer as text, SERVER_TEXT_SIZE bytes that are zero. Used again by the 16th call after this one, of any thread. */
+#define SERVER_TEXT_SIZE 32768
+char *server_text(void);
+/* The number that a text is; anything else makes the test fail. `from` says in the message where it comes from. */
+long long server_number(const char *text, const char *from);
+
+/* Memory for the caller to free, made as printf() does. */
+char *server_format(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
+/* How many lines of a log, from an offset on, contain a text; 0 if there is no such file. And where it ends. */
+long server_log_lines(const char *path, long from, const char *text);
+long server_log_end(const char *path);
+
+/* A folder as unprivileged programs see it: theirs, and empty; a copy of a folder of theirs; and a file with a text, of theirs. */
+void server_make_folder(const char *name, char ret_path[PROCESS_PATH]);
+void server_copy_folder(const char *from, const char *to, const char *log);
+void server_write_file(const char *path, const char *text);
+/* Copies of a certificate and its key, "tls.pem" and "tls.key" in a folder of an unprivileged program. */
+void server_copy_certificate(const char *name, const char *folder);
+
+#endif
