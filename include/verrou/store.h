@@ -235,8 +235,10 @@ typedef struct verrou_host {
         VERROU_PRINTF(4, 5);
     int (*text_add)(verrou_sink *sink, const char *format, ...) VERROU_PRINTF(2, 3);
 
-    /* Hand an event to the log hook: asynchronously, so that it may be called from anywhere in a driver. */
-    void (*log)(void *log_context, verrou_level level, const char *event, const char *key, const char *message);
+    /* Hand an event to the log hook: asynchronously, so that it may be called from anywhere in a driver. `event` has to stay valid, the
+     * rest is copied; key may be NULL. */
+    void (*log)(void *log_context, verrou_level level, const char *event, const char *key, const char *format, ...)
+        VERROU_PRINTF(5, 6);
 } verrou_host;
 
 /* What a watch reports to the engine. `key` NULL: any key may be free. */

@@ -216,6 +216,8 @@ void verrou__call_request(verrou__call *call)
     op->deadline_ms = verrou__call_limit(call);
     verrou__engine_enqueue(engine, call);
     verrou__call_arm(call);
+    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline)
+        verrou__waits_pass_on(engine, op->key, op->key_len);
 }
 
 /* Keep the text of a failure. What the caller was told stays as it is. */

@@ -51,7 +51,8 @@ void verrou__engine_close(verrou__engine *engine);
 void verrou__engine_free(verrou__engine *engine); /* after close, or instead of start */
 
 /* Log from a driver: the host table's `log`, with the engine as context. */
-void verrou__engine_log(void *engine, verrou_level level, const char *event, const char *key, const char *message);
+void verrou__engine_log(void *engine, verrou_level level, const char *event, const char *key, const char *format, ...)
+    VERROU_PRINTF(5, 6);
 
 /* ---- calls ---- */
 

@@ -2,6 +2,7 @@
  * events.c - log records. They arise under the engine's mutex, where no user code may run: they are copied into a ring and handed to the hook
  * by whoever leaves the engine next. One thread at a time does that, so a store's records come in order.
  */
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "engine/internal.h"
@@ -51,14 +52,19 @@ void verrou__event_locked(verrou__engine *engine, verrou_level level, const char
     event_put(engine, level, event, key, owner, message, value);
 }
 
-void verrou__engine_log(void *context, verrou_level level, const char *event, const char *key, const char *message)
+void verrou__engine_log(void *context, verrou_level level, const char *event, const char *key, const char *format, ...)
 {
     verrou__engine *engine = context;
     size_t prefix_len = engine->options.prefix_len;
+    char message[MAX_MESSAGE];
+    va_list args;
 
     /* An inline driver is called with the mutex held, and has nothing to say. */
     if (engine->is_inline || !verrou__engine_logs(engine, level))
         return;
+    va_start(args, format);
+    vsnprintf(message, sizeof(message), format, args);
+    va_end(args);
     pthread_mutex_lock(&engine->mutex);
     if (key && strnlen(key, prefix_len) == prefix_len)
         key += prefix_len;

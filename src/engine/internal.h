@@ -69,6 +69,7 @@ struct verrou__waits {
     struct verrou__waits *dirty_next, *dirty_prev;
     bool again;   /* something happened while the first waiter's request was on its way */
     bool refused; /* the last answer was "held" */
+    bool alone;   /* after the last release of this process: no other one is known to wait */
     bool failing; /* those who waited too long are being told of a failure */
     bool dirty;   /* in the list of keys to add to or take from the watch */
     bool watched; /* watch_add() was called */
@@ -89,6 +90,7 @@ enum watch_state { WATCH_CLOSED, WATCH_WANTED, WATCH_OPENING, WATCH_OPEN };
 
 #define MAX_LANES 64
 #define MAX_EVENTS 32
+#define MAX_MESSAGE 256 /* what is longer is cut */
 #define WAIT_HINTS 256
 
 struct event {
@@ -97,7 +99,7 @@ struct event {
     int64_t value;
     char key[VERROU_MAX_KEY + 1];
     char owner[VERROU_MAX_OWNER + 1];
-    char message[256];
+    char message[MAX_MESSAGE];
 };
 
 struct verrou__engine {
@@ -209,6 +211,7 @@ verrou_status verrou__waits_join(verrou__call *call,
 void verrou__waits_leave(verrou__call *call);             /* it was answered: the next one is first */
 void verrou__waits_refused(verrou__call *call);           /* a waiter was told no: sleep */
 bool verrou__waits_know_holder(const verrou__call *call); /* somebody is known to hold the key */
+void verrou__waits_pass_on(verrou__engine *engine, const char *key, size_t len); /* a release is being sent */
 void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others);
 void verrou__waits_key_extended(verrou__engine *engine, const char *key, size_t len, int64_t expires_ms);
 void verrou__waits_wake_all(verrou__engine *engine);

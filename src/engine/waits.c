@@ -349,6 +349,11 @@ void verrou__waits_leave(verrou__call *call)
 
 /* ---- news ---- */
 
+static bool waits_have_turn(const verrou__engine *engine, const struct verrou__waits *waits)
+{
+    return waits->turn_ms && engine_now(engine) - waits->turn_ms < TURN_MS;
+}
+
 /*
  * Others wait as well: leave it to them. But whoever was woken first needs a while to come for it; so the key first goes round among the
  * waiters of this process, for a turn.
@@ -357,11 +362,23 @@ static bool waits_step_back(verrou__engine *engine, struct verrou__waits *waits)
 {
     int64_t now_ms = engine_now(engine);
 
-    if (waits->head && waits->turn_ms && now_ms - waits->turn_ms < TURN_MS)
+    if (waits->head && waits_have_turn(engine, waits))
         return false;
     waits->turn_ms = 0;
     waits->not_before_ms = now_ms + STEP_BACK_MS;
     return true;
+}
+
+/*
+ * The next waiter's request goes along with the release, behind it in the same batch: one round trip for both, and with a database one
+ * commit. Not when the key is, or may be, about to be left to others.
+ */
+void verrou__waits_pass_on(verrou__engine *engine, const char *key, size_t len)
+{
+    struct verrou__waits *waits = waits_find(engine, key, len);
+
+    if (waits && (waits->alone || waits_have_turn(engine, waits)))
+        waits_ask(engine, waits);
 }
 
 void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
@@ -371,6 +388,7 @@ void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len,
 
     if (!waits)
         return;
+    waits->alone = others <= 0;
     step_back = others > 0 && waits_step_back(engine, waits);
     if (!waits->head) {
         /* On a slow machine the step back may be over already, and the struct gone with it. */

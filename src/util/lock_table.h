@@ -10,6 +10,8 @@
 #include <string.h>
 #include <verrou/store.h>
 
+#include "util/settings.h"
+
 #define LOCK_TABLE_MAX_NAME 64
 
 /* The largest token that may be stored: above it a JavaScript number is not exact. */
@@ -36,8 +38,10 @@ typedef struct lock_table_settings {
 static inline verrou_status lock_table_refuse(const verrou_host *host, const verrou_url *url, const char *name,
                                               const char *value, const char *allowed, verrou_error *err)
 {
-    return host->fail(err, VERROU_ECONFIG, 0, NULL, "%s: setting %s=%s: it must be %s", url->scheme, name, value,
-                      allowed);
+    settings_reader r = {host, url, err, VERROU_OK};
+
+    settings_refuse(&r, name, value, allowed);
+    return r.status;
 }
 
 /* The length of the name at the begin of a text, 0 if it is none: letters, digits and _, not beginning with a digit. */

@@ -16,13 +16,6 @@ static int group_begin(void **state)
     return 0;
 }
 
-static int group_end(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int begin(void **state)
 {
     char url[64];
@@ -81,5 +74,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(doctor_examines_the_server, begin, teardown),
     };
 
-    return cmocka_run_group_tests_name("cli: redis", tests, group_begin, group_end);
+    return cmocka_run_group_tests_name("cli: redis", tests, group_begin, redis_teardown);
 }

@@ -2,18 +2,7 @@
  * redis_admin_test.c - listing and doctor of the Redis store, on servers of the test's own: what is a lock and what is not, what is left of a
  * lane after a listing broke off, and what is found out about a server.
  */
-#include "core/core.h"
-#include "core/host.h"
-#include "core/sink.h"
-#include "fault_proxy.h"
-#include "redis_servers.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-#include <verrou/redis.h>
-#include <cmocka.h>
+#include "redis_testing.h"
 
 #define OURS "0123456789abcdef0123456789abcdef@host:17"
 #define LONG_MS "600000"
@@ -31,13 +20,6 @@ static int group_begin(void **state)
     (void)state;
     server = redis_server_start(NULL);
     return verrou_register_driver(verrou_redis_driver(), &err);
-}
-
-static int group_end(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
 }
 
 static int begin(void **state)
@@ -296,34 +278,22 @@ static void late_answers_are_nobodys(void **state)
 /* A lane whose connection a listing broke is used for nothing more: requests stay unsent, and the engine hears it. */
 static void broken_lane_sends_nothing(void **state)
 {
-    const verrou_driver *driver = verrou_redis_driver();
     fault_proxy *proxy = proxy_start(server->port);
-    struct verrou_sink *sink = verrou__sink_new(0);
-    verrou_op op = {.kind = VERROU_OP_ACQUIRE, .key = "k", .key_len = 1, .owner = "o", .owner_len = 1, .ttl_ms = 1000};
-    verrou_op *batch = &op;
+    test_store broken = test_open(verrou_redis_driver(), test_address(proxy_port(proxy), NULL));
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "o", 1000);
     verrou_error err = VERROU_ERROR_INIT;
-    int64_t deadline_ms = verrou_now_ms() + PROCESS_PATIENCE_MS;
-    verrou_url *url = NULL;
-    void *driver_state, *lane;
     long requests;
 
     (void)state;
-    snprintf(address, sizeof address, "redis://127.0.0.1:%d", proxy_port(proxy));
-    assert_int_equal(verrou__url_parse_network(address, &url, &err), VERROU_OK);
-    assert_int_equal(driver->create(&verrou__host, NULL, url, &driver_state, &err), VERROU_OK);
-    assert_int_equal(driver->open(driver_state, deadline_ms, &lane, &err), VERROU_OK);
     proxy_set(proxy, PROXY_DROP_REPLY, .match = "SCAN");
-    assert_int_equal(driver->list(driver_state, lane, "", 0, deadline_ms, sink, &err), VERROU_ESTORAGE);
+    assert_int_equal(test_find(&broken, TEST_LIST, "", PROCESS_PATIENCE_MS, NULL, &err), VERROU_ESTORAGE);
     assert_int_equal(err.retriable, 1);
     requests = proxy_count(proxy, PROXY_REQUESTS);
-    assert_int_not_equal(driver->execute(driver_state, lane, &batch, 1, deadline_ms, &err), VERROU_OK);
+    assert_int_not_equal(test_execute(&broken, &op, 1, PROCESS_PATIENCE_MS, &err), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_UNSENT);
     assert_non_null(strstr(err.message, "closed the connection"));
     assert_int_equal(proxy_count(proxy, PROXY_REQUESTS), requests);
-    driver->close(driver_state, lane);
-    driver->destroy(driver_state);
-    verrou__sink_free(sink);
-    verrou__free(url);
+    test_close(&broken);
     proxy_stop(proxy);
 }
 
@@ -741,7 +711,7 @@ int main(void)
         cmocka_unit_test_teardown(all_nodes_are_listed, end),
         cmocka_unit_test_teardown(missing_node_is_found, end),
     };
-    int failed = cmocka_run_group_tests_name("redis", tests, group_begin, group_end);
+    int failed = cmocka_run_group_tests_name("redis", tests, group_begin, redis_teardown);
 
     return failed + cmocka_run_group_tests_name("cluster", cluster_tests, cluster_begin, cluster_end);
 }

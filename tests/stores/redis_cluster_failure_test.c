@@ -18,13 +18,6 @@ static int start(void **state)
     return 0;
 }
 
-static int stop(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 /* A key in a slot of a node. */
 static const char *key_on(int node, const char *name)
 {
@@ -149,5 +142,5 @@ int main(void)
         failure_test(planned_failover_is_followed),
     };
 
-    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster failure", tests, start, stop);
+    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster failure", tests, start, redis_teardown);
 }

@@ -21,13 +21,6 @@ static int start(void **state)
     return 0;
 }
 
-static int stop(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static verrou_store *open_cluster(const char *settings)
 {
     return fixture_open("redis+cluster://127.0.0.1:%d,127.0.0.1:%d%s", cluster->node[0]->port, cluster->node[1]->port,
@@ -393,7 +386,7 @@ static void silent_node_keeps_no_answer_back(void **state)
 
     (void)state;
     snprintf(address, sizeof address, "redis+cluster://127.0.0.1:%d", cluster->node[0]->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     for (int node = 0; node < KEYS; node++) {
         int i = 0;
 
@@ -460,5 +453,5 @@ int main(void)
         cluster_test(new_node_is_used),
     };
 
-    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster", tests, start, stop);
+    return fixture_setup(NULL) || cmocka_run_group_tests_name("cluster", tests, start, redis_teardown);
 }

@@ -21,18 +21,11 @@ static int start_server(void **state)
     return 0;
 }
 
-static int stop_servers(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int open_store(void **state)
 {
     (void)state;
     redis_text(server, "FLUSHALL", NULL);
-    store = test_open(test_address(server->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(server->port, NULL));
     return 0;
 }
 
@@ -86,7 +79,7 @@ static void bad_addresses_are_refused(void **state)
         verrou_error err = VERROU_ERROR_INIT;
         test_store refused;
 
-        if (test_create(&refused, bad[i].address, &err) != VERROU_ECONFIG)
+        if (test_create(&refused, verrou_redis_driver(), bad[i].address, &err) != VERROU_ECONFIG)
             fail_msg("%s was not refused as it should be: %s", bad[i].address, err.message);
         if (!strstr(err.message, bad[i].named) || strstr(err.message, "secret"))
             fail_msg("%s: %s", bad[i].address, err.message);
@@ -116,7 +109,7 @@ static void good_addresses_are_accepted(void **state)
         verrou_error err = VERROU_ERROR_INIT;
         test_store made;
 
-        if (test_create(&made, good[i], &err) != VERROU_OK)
+        if (test_create(&made, verrou_redis_driver(), good[i], &err) != VERROU_OK)
             fail_msg("%s: %s", good[i], err.message);
         test_close(&made);
     }
@@ -137,7 +130,7 @@ static void refused_logins_are_final(void **state)
         test_store refused;
 
         snprintf(address, sizeof address, "redis://%s127.0.0.1:%d", logins[i], own->port);
-        assert_int_equal(test_create(&refused, address, &err), VERROU_OK);
+        assert_int_equal(test_create(&refused, verrou_redis_driver(), address, &err), VERROU_OK);
         assert_int_equal(test_open_lane(&refused, &err), VERROU_ESTORAGE);
         assert_int_equal(err.retriable, 0);
         assert_null(strstr(err.message, "word@"));
@@ -147,7 +140,7 @@ static void refused_logins_are_final(void **state)
     }
     /* A user without a password is logged in by name. */
     snprintf(address, sizeof address, "redis://open@127.0.0.1:%d", own->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
     redis_server_free(own);
@@ -158,11 +151,11 @@ static void database_is_selected(void **state)
 {
     (void)state;
     test_close(&store);
-    store = test_open(test_address(server->port, "/7"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "/7"));
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     assert_string_equal(redis_text(server, "GET", "k", NULL), "(nil)");
     test_close(&store);
-    store = test_open(test_address(server->port, "?db=7"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?db=7"));
     assert_int_equal(test_acquire(&store, "k", "p"), VERROU_OP_REFUSED);
     assert_string_equal(test_last.holder, "o");
 }
@@ -190,9 +183,9 @@ static void requests_are_answered(void **state)
 {
     (void)state;
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_INSPECT, "k", NULL, 0), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "k", NULL, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", 1000), VERROU_OP_REFUSED);
+    assert_int_equal(test_inspect(&store, "k"), VERROU_OP_REFUSED);
+    assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
     assert_string_equal(test_last.holder, "a");
@@ -201,16 +194,16 @@ static void requests_are_answered(void **state)
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
     assert_true(test_last.holder_is_owner);
     assert_int_equal(test_release(&store, "k", "b"), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "b", 90000), VERROU_OP_REFUSED);
+    assert_int_equal(test_extend(&store, "k", "b", 90000), VERROU_OP_REFUSED);
     assert_true(redis_integer(server, "PTTL", "k", NULL) <= 30000);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 90000), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", 90000), VERROU_OP_APPLIED);
     assert_true(redis_integer(server, "PTTL", "k", NULL) > 30000);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", VERROU_FOREVER), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", VERROU_FOREVER), VERROU_OP_APPLIED);
     assert_int_equal(redis_integer(server, "PTTL", "k", NULL), -1);
-    assert_int_equal(test_run(&store, VERROU_OP_INSPECT, "k", NULL, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     assert_string_equal(test_last.holder, "a");
     assert_true(test_last.remaining_ms == VERROU_FOREVER);
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "k", NULL, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
     assert_int_equal(redis_integer(server, "EXISTS", "k", NULL), 0);
     assert_int_equal(test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER), VERROU_OP_APPLIED);
     assert_int_equal(redis_integer(server, "PTTL", "k", NULL), -1);
@@ -237,7 +230,7 @@ static void release_is_published(void **state)
     freeReplyObject(reply);
     redisFree(listener);
     assert_int_equal(test_acquire(&store, "other", "a"), VERROU_OP_APPLIED);
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "other", NULL, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_force(&store, "other"), VERROU_OP_APPLIED);
     assert_int_equal(test_last.others, 0);
 }
 
@@ -257,8 +250,8 @@ static void any_text_is_a_key(void **state)
         assert_string_equal(redis_text(server, "GET", text, NULL), text);
         assert_int_equal(test_acquire(&store, text, "b"), VERROU_OP_REFUSED);
         assert_string_equal(test_last.holder, text);
-        assert_int_equal(test_run(&store, VERROU_OP_EXTEND, text, text, 1000), VERROU_OP_APPLIED);
-        assert_int_equal(test_run(&store, VERROU_OP_FORCE, text, NULL, 0), VERROU_OP_APPLIED);
+        assert_int_equal(test_extend(&store, text, text, 1000), VERROU_OP_APPLIED);
+        assert_int_equal(test_force(&store, text), VERROU_OP_APPLIED);
         assert_int_equal(test_release(&store, text, text), VERROU_OP_REFUSED);
     }
 }
@@ -278,7 +271,7 @@ static void tokens_grow(void **state)
         if (i % 4 == 0)
             test_release(&store, "k", "a");
         else if (i % 4 == 1)
-            test_run(&store, VERROU_OP_FORCE, "k", NULL, 0);
+            test_force(&store, "k");
         else if (i % 4 == 2)
             redis_text(server, "FLUSHALL", NULL);
         else
@@ -369,7 +362,7 @@ static void counter_without_right(void **state)
     (void)state;
     for (int bare = 0; bare < 2; bare++) {
         snprintf(address, sizeof address, "redis://%s:pw@127.0.0.1:%d", bare ? "bare" : "app", own->port);
-        store = test_open(address);
+        store = test_open(verrou_redis_driver(), address);
         assert_int_equal(test_acquire(&store, "other", "a"), VERROU_OP_FAILED);
         assert_string_equal(test_last.code, "NOPERM");
         assert_true(store.driver->caps(store.state) & VERROU_CAP_FENCE_STORED);
@@ -395,7 +388,7 @@ static void publish_without_right(void **state)
 
     (void)state;
     snprintf(address, sizeof address, "redis://app:pw@127.0.0.1:%d", own->port);
-    store = test_open(address);
+    store = test_open(verrou_redis_driver(), address);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_last.others, -1);
@@ -434,25 +427,23 @@ static void on_report(void *context, verrou_watch_event event, const char *key, 
 /* A release that arrives after an earlier one was reported is reported as well, though it is read in the same call. */
 static void second_release_is_reported(void **state)
 {
-    void *watch = NULL;
+    test_watch watch = test_watch_open(&store);
 
     (void)state;
     memset(&heard, 0, sizeof heard);
-    assert_int_equal(store.driver->watch_open(store.state, verrou_now_ms() + PROCESS_PATIENCE_MS, &watch, NULL),
-                     VERROU_OK);
-    heard.fd = store.driver->watch_fd(store.state, watch);
-    assert_int_equal(store.driver->watch_add(store.state, watch, "k", 1, NULL), VERROU_OK);
+    heard.fd = store.driver->watch_fd(store.state, watch.watch);
+    assert_int_equal(test_watch_add(&watch, "k"), VERROU_OK);
     while (heard.active == 0) {
         wait_readable(heard.fd);
-        assert_int_equal(store.driver->watch_read(store.state, watch, on_report, NULL, NULL), VERROU_OK);
+        assert_int_equal(store.driver->watch_read(store.state, watch.watch, on_report, NULL, NULL), VERROU_OK);
     }
     redis_text(server, "PUBLISH", "k", "somebody", NULL);
     while (heard.released == 0) {
         wait_readable(heard.fd);
-        assert_int_equal(store.driver->watch_read(store.state, watch, on_report, NULL, NULL), VERROU_OK);
+        assert_int_equal(store.driver->watch_read(store.state, watch.watch, on_report, NULL, NULL), VERROU_OK);
     }
     assert_int_equal(heard.released, 2);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
 }
 
 /* ---- what is not a lock ---- */
@@ -525,7 +516,7 @@ static void restart_at_rest_is_noticed(void **state)
     verrou_op op;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     redis_server_kill(own);
     redis_server_restart(own);
@@ -534,7 +525,7 @@ static void restart_at_rest_is_noticed(void **state)
     assert_int_equal(test_execute(&store, &op, 1, 5000, &err), VERROU_ESTORAGE);
     assert_int_equal(op.result, VERROU_OP_UNSENT);
     assert_int_equal(err.retriable, 1);
-    store.driver->close(store.state, store.lane);
+    test_close_lane(&store);
     assert_int_equal(test_open_lane(&store, &err), VERROU_OK);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     test_op_done(&op);
@@ -578,7 +569,7 @@ static void failed_snapshot_is_retried(void **state)
     char path[PROCESS_PATH + 16];
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     /* A folder in the place of the file: the snapshot cannot be renamed to it. */
     snprintf(path, sizeof path, "%s/snapshot", own->folder);
     assert_int_equal(mkdir(path, 0700), 0);
@@ -600,7 +591,7 @@ static void readonly_closes_the_lane(void **state)
     redis_server *own = redis_server_start(&(redis_options){.replica_of = server});
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     test_acquire(&store, "k", "a");
     expect_retry("READONLY");
     assert_int_equal(test_last.lane, VERROU_ESTORAGE);
@@ -634,7 +625,7 @@ static void busy_server_is_retried(void **state)
     redisContext *busy;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     busy = keep_busy(own);
     test_acquire(&store, "k", "a");
     expect_retry("BUSY");
@@ -658,7 +649,7 @@ static void refused_kill_is_repeated(void **state)
     verrou_op op;
 
     (void)state;
-    store = test_open(test_address(proxy_port(proxy), NULL));
+    store = test_open(verrou_redis_driver(), test_address(proxy_port(proxy), NULL));
     lost = store.lane;
     assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
     assert_int_equal(test_acquire(&store, "late", "me"), VERROU_OP_APPLIED);
@@ -669,11 +660,11 @@ static void refused_kill_is_repeated(void **state)
     test_op_done(&op);
     store.driver->close(store.state, lost);
     busy = keep_busy(own);
-    test_run(&store, VERROU_OP_EXTEND, "late", "me", 60000);
+    test_extend(&store, "late", "me", 60000);
     expect_retry("BUSY");
     redis_text(own, "SCRIPT", "KILL", NULL);
     redisFree(busy);
-    while (test_run(&store, VERROU_OP_EXTEND, "late", "me", 60000) == VERROU_OP_RETRY)
+    while (test_extend(&store, "late", "me", 60000) == VERROU_OP_RETRY)
         assert_string_equal(test_last.code, "BUSY");
     assert_int_equal(test_last.result, VERROU_OP_APPLIED);
     proxy_let_go(proxy);
@@ -691,7 +682,7 @@ static void loading_server_is_retried(void **state)
     int done = 0;
 
     (void)state;
-    store = test_open(test_address(own->port, NULL));
+    store = test_open(verrou_redis_driver(), test_address(own->port, NULL));
     redis_text(own, "DEBUG", "POPULATE", "20000", NULL);
     redis_text(own, "CONFIG", "SET", "key-load-delay", "1000", "loading-process-events-interval-bytes", "1024", NULL);
     redisAppendCommand(loader, "DEBUG RELOAD");
@@ -717,13 +708,13 @@ static void acknowledgement_by_replicas(void **state)
 
     (void)state;
     test_close(&store);
-    store = test_open(test_address(server->port, "?wait-replicas=1&wait-timeout=50ms"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?wait-replicas=1&wait-timeout=50ms"));
     test_acquire(&store, "k", "a");
     expect_retry("NOREPLICAS");
     assert_int_equal(test_last.lane, VERROU_OK);
     assert_int_equal(redis_integer(server, "EXISTS", "k", NULL), 0);
     redis_text(server, "SET", "k", "a", "PX", "20000", NULL);
-    test_run(&store, VERROU_OP_EXTEND, "k", "a", 60000);
+    test_extend(&store, "k", "a", 60000);
     assert_int_equal(test_last.result, VERROU_OP_UNKNOWN); /* done, and perhaps to an earlier end */
     assert_string_equal(redis_text(server, "GET", "k", NULL), "a");
     /* The acquire repeated after a lost answer finds its own lock, which nobody has acknowledged either. */
@@ -733,10 +724,10 @@ static void acknowledgement_by_replicas(void **state)
 
     replica = redis_server_start(&(redis_options){.replica_of = server});
     test_close(&store);
-    store = test_open(test_address(server->port, "?wait-replicas=1&wait-timeout=10s"));
+    store = test_open(verrou_redis_driver(), test_address(server->port, "?wait-replicas=1&wait-timeout=10s"));
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_string_equal(redis_text(replica, "GET", "k", NULL), "a");
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 60000), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", 60000), VERROU_OP_APPLIED);
     left = redis_integer(replica, "PTTL", "k", NULL);
     assert_true(left > 30000);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
@@ -755,8 +746,8 @@ static void request_is_one_command(void **state)
     redis_text(server, "CONFIG", "RESETSTAT", NULL);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000), VERROU_OP_APPLIED);
-    assert_int_equal(test_run(&store, VERROU_OP_INSPECT, "k", NULL, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", 1000), VERROU_OP_APPLIED);
+    assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(redis_calls(server, "evalsha"), 5);
     assert_int_equal(redis_calls(server, "ping") + redis_calls(server, "eval") + redis_calls(server, "client|kill"), 0);
@@ -857,7 +848,8 @@ static bool whole_life(const char *address)
         ops[i] = test_op(VERROU_OP_ACQUIRE, keys[i], "o", 30000);
     }
     in_driver = true;
-    worked = test_create(&own, address, &err) == VERROU_OK && test_open_lane(&own, &err) == VERROU_OK;
+    worked =
+        test_create(&own, verrou_redis_driver(), address, &err) == VERROU_OK && test_open_lane(&own, &err) == VERROU_OK;
     if (worked)
         test_execute(&own, ops, LIFE_KEYS, 5000, &err);
     in_driver = false;
@@ -932,5 +924,5 @@ int main(void)
     };
 
     failing_alloc_install();
-    return cmocka_run_group_tests(tests, start_server, stop_servers);
+    return cmocka_run_group_tests(tests, start_server, redis_teardown);
 }

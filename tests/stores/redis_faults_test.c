@@ -27,13 +27,6 @@ static int start_server(void **state)
     return verrou_register_driver(verrou_redis_driver(), NULL) == VERROU_OK ? 0 : -1;
 }
 
-static int stop_servers(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int start_proxy(void **state)
 {
     (void)state;
@@ -430,7 +423,9 @@ static void stale_reply_is_nobodys(void **state)
         redis_text(server, "SET", "mine", "a", NULL);
         redis_text(server, "SET", "theirs", "b", NULL);
         redis_text(server, "RPUSH", "list", "x", NULL);
-        assert_int_equal(test_create_connect(&store, test_address(server->port, NULL), echo_connect, NULL), VERROU_OK);
+        assert_int_equal(test_create_connect(&store, verrou_redis_driver(), test_address(server->port, NULL),
+                                             echo_connect, NULL, NULL),
+                         VERROU_OK);
         assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
         first = stale_op(pair % 20, first_key);
         assert_int_equal(test_execute(&store, &first, 1, 5000, NULL), VERROU_OK);
@@ -988,5 +983,5 @@ int main(void)
         WITH_PROXY(waiters_ask_like_one),
     };
 
-    return cmocka_run_group_tests(tests, start_server, stop_servers);
+    return cmocka_run_group_tests(tests, start_server, redis_teardown);
 }

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "core/core.h"
+
 /* ---- addresses ---- */
 
 /* A bad address is refused as configuration, and the message names the culprit. */
@@ -31,7 +33,7 @@ static void bad_addresses_are_refused(void **unused)
         verrou_error err = VERROU_ERROR_INIT;
         test_store store;
 
-        assert_int_equal(test_create(&store, bad[i][0], bad[i][1], &err), VERROU_ECONFIG);
+        assert_int_equal(test_create_file(&store, bad[i][0], bad[i][1], &err), VERROU_ECONFIG);
         assert_non_null(strstr(err.message, bad[i][2]));
     }
 }
@@ -47,7 +49,7 @@ static void a_path_is_never_a_uri(void **unused)
     (void)unused;
     assert_non_null(getcwd(before, sizeof before));
     assert_int_equal(chdir(test_folder), 0);
-    assert_int_equal(test_create(&store, "file:odd.db?mode=memory", NULL, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&store, "file:odd.db?mode=memory", NULL, &err), VERROU_OK);
     assert_int_equal(chdir(before), 0);
     assert_int_equal(test_open_lane(&store, &err), VERROU_OK);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -61,8 +63,8 @@ static void a_path_is_never_a_uri(void **unused)
 /* A held lock is a row as the original writes it: key and owner as text, the end in epoch milliseconds. */
 static void a_lease_is_a_row_of_the_original(void **unused)
 {
-    test_store store = test_open(NULL);
-    int64_t before = test_wall_ms(), end;
+    test_store store = test_database(NULL);
+    int64_t before = verrou__wall_ms(), end;
 
     (void)unused;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -70,34 +72,34 @@ static void a_lease_is_a_row_of_the_original(void **unused)
                         "texttextintegerinteger");
     assert_string_equal(test_ask("select owner from verrou where key = 'k'"), "a");
     end = atoll(test_ask("select expiration from verrou where key = 'k'"));
-    assert_true(end >= before + 30000 && end <= test_wall_ms() + 30000);
+    assert_true(end >= before + 30000 && end <= verrou__wall_ms() + 30000);
     test_close(&store);
 }
 
 /* The insert that the original sends, which knows nothing of our column, works on a table that we made. */
 static void the_original_can_insert(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_REFUSED);
     test_sql("insert into verrou (key, owner, expiration) values ('k', 'theirs', %lld)",
-             (long long)test_wall_ms() + 30000);
+             (long long)verrou__wall_ms() + 30000);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
-    assert_string_equal(test_holder, "theirs");
-    assert_true(test_remaining > 0 && test_remaining <= 30000);
+    assert_string_equal(test_last.holder, "theirs");
+    assert_true(test_last.remaining_ms > 0 && test_last.remaining_ms <= 30000);
     test_close(&store);
 }
 
 /* The original binds numbers as floating point; such a row is read right. */
 static void floating_point_ends_are_read(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_REFUSED);
     test_sql("insert into verrou (key, owner, expiration) values ('k', 'o', %lld.5), ('free', 'o', 1000.5)",
-             (long long)test_wall_ms() + 30000);
+             (long long)verrou__wall_ms() + 30000);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
     assert_int_equal(test_acquire(&store, "free", "a"), VERROU_OP_APPLIED);
     test_close(&store);
@@ -106,12 +108,12 @@ static void floating_point_ends_are_read(void **unused)
 /* A released row stays with owner '' and expiration 0, which the original takes for free, and keeps its token. */
 static void a_release_leaves_a_tombstone(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     uint64_t token;
 
     (void)unused;
     test_acquire(&store, "k", "a");
-    token = test_fence;
+    token = test_last.fence;
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_string_equal(test_ask("select owner || '|' || expiration from verrou where key = 'k'"), "|0");
     assert_true((uint64_t)atoll(test_ask("select fence from verrou where key = 'k'")) == token);
@@ -124,7 +126,7 @@ static void a_release_leaves_a_tombstone(void **unused)
 static void keys_are_bytes(void **unused)
 {
     static const char *const keys[] = {"job", "JOB", "job ", " job", "j\xc3\xb6", "jo\xcc\x88", "1", "01", "1.0", "'"};
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
@@ -137,7 +139,7 @@ static void keys_are_bytes(void **unused)
 /* Owners are compared byte by byte too. */
 static void owners_are_bytes(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_acquire(&store, "k", "abc");
@@ -151,44 +153,44 @@ static void owners_are_bytes(void **unused)
 
 static void expire(const char *key)
 {
-    test_sql("update verrou set expiration = %lld where key = '%s'", (long long)test_wall_ms() - 1, key);
+    test_sql("update verrou set expiration = %lld where key = '%s'", (long long)verrou__wall_ms() - 1, key);
 }
 
 /* The answers of P7's table on a live and on an expired lease. */
 static void expired_leases_are_free(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     uint64_t first;
 
     (void)unused;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
-    first = test_fence;
+    first = test_last.fence;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED); /* not re-entrant */
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
-    assert_true(test_fence == first);
+    assert_true(test_last.fence == first);
     expire("k");
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000, 0), VERROU_OP_REFUSED);
+    assert_int_equal(test_extend(&store, "k", "a", 1000), VERROU_OP_REFUSED);
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_REFUSED);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
-    assert_true(test_fence > first);
+    assert_true(test_last.fence > first);
     test_close(&store);
 }
 
 /* A lease without end is NULL; it can be made finite and endless again, and only its owner can do it. */
 static void permanent_leases(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
-    assert_int_equal(test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER), VERROU_OP_APPLIED);
     assert_string_equal(test_ask("select expiration from verrou"), "NULL");
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
-    assert_true(test_remaining == VERROU_FOREVER);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "b", 1000, 0), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000, 0), VERROU_OP_APPLIED);
+    assert_true(test_last.remaining_ms == VERROU_FOREVER);
+    assert_int_equal(test_extend(&store, "k", "b", 1000), VERROU_OP_REFUSED);
+    assert_int_equal(test_extend(&store, "k", "a", 1000), VERROU_OP_APPLIED);
     assert_string_equal(test_ask("select typeof(expiration) from verrou"), "integer");
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", VERROU_FOREVER, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "a", VERROU_FOREVER), VERROU_OP_APPLIED);
     assert_string_equal(test_ask("select expiration from verrou"), "NULL");
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     test_close(&store);
@@ -197,32 +199,32 @@ static void permanent_leases(void **unused)
 /* Release and extend with a token concern that acquisition only. */
 static void a_token_names_the_acquisition(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     uint64_t token;
 
     (void)unused;
     test_acquire(&store, "k", "a");
-    token = test_fence;
-    assert_int_equal(test_run(&store, VERROU_OP_RELEASE, "k", "a", 0, token - 1), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000, token + 1), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000, token), VERROU_OP_APPLIED);
-    assert_int_equal(test_run(&store, VERROU_OP_RELEASE, "k", "a", 0, token), VERROU_OP_APPLIED);
+    token = test_last.fence;
+    assert_int_equal(test_run_fenced(&store, VERROU_OP_RELEASE, "k", "a", 0, token - 1), VERROU_OP_REFUSED);
+    assert_int_equal(test_run_fenced(&store, VERROU_OP_EXTEND, "k", "a", 1000, token + 1), VERROU_OP_REFUSED);
+    assert_int_equal(test_run_fenced(&store, VERROU_OP_EXTEND, "k", "a", 1000, token), VERROU_OP_APPLIED);
+    assert_int_equal(test_run_fenced(&store, VERROU_OP_RELEASE, "k", "a", 0, token), VERROU_OP_APPLIED);
     test_close(&store);
 }
 
 /* Force frees whoever holds the key, is fine with a free one, and keeps the token. */
 static void force_frees(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     uint64_t token;
 
     (void)unused;
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "k", NULL, 0, 0), VERROU_OP_APPLIED);
-    test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER, 0);
-    token = test_fence;
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "k", NULL, 0, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
+    test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER);
+    token = test_last.fence;
+    assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
-    assert_true(test_fence > token);
+    assert_true(test_last.fence > token);
     test_close(&store);
 }
 
@@ -231,14 +233,14 @@ static void force_frees(void **unused)
 /* Tokens grow through release, expiry, a deleted row and a new connection, and are about the clock's microseconds. */
 static void tokens_grow(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     uint64_t last = 0;
 
     (void)unused;
     for (int i = 0; i < 8; i++) {
         assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
-        assert_true(test_fence > last);
-        last = test_fence;
+        assert_true(test_last.fence > last);
+        last = test_last.fence;
         if (i % 4 == 0)
             test_release(&store, "k", "a");
         else if (i % 4 == 1)
@@ -246,9 +248,9 @@ static void tokens_grow(void **unused)
         else if (i % 4 == 2)
             test_sql("delete from verrou"); /* as the original releases */
         else
-            test_release(&store, "k", "a"), test_close(&store), store = test_open(NULL);
+            test_release(&store, "k", "a"), test_close(&store), store = test_database(NULL);
     }
-    assert_true(last / 1000000 + 60 > (uint64_t)test_wall_ms() / 1000);
+    assert_true(last / 1000000 + 60 > (uint64_t)verrou__wall_ms() / 1000);
     assert_true(last < UINT64_C(1) << 53);
     test_close(&store);
 }
@@ -256,29 +258,29 @@ static void tokens_grow(void **unused)
 /* With the clock behind the last token, as after it was set back, the next token is one more. */
 static void tokens_grow_when_the_clock_is_set_back(void **unused)
 {
-    test_store store = test_open(NULL);
-    long long future = (test_wall_ms() + 3600000) * 1000;
+    test_store store = test_database(NULL);
+    long long future = (verrou__wall_ms() + 3600000) * 1000;
 
     (void)unused;
     test_acquire(&store, "k", "a");
     test_sql("update verrou set fence = %lld", future);
     test_release(&store, "k", "a");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
-    assert_true(test_fence == (uint64_t)future + 1);
+    assert_true(test_last.fence == (uint64_t)future + 1);
     test_close(&store);
 }
 
 /* A stored token that cannot grow is a failure with a reason, neither "held" nor a token that repeats. */
 static void a_token_at_its_limit_is_an_error(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_acquire(&store, "k", "a");
     test_release(&store, "k", "a");
     test_sql("update verrou set fence = 9007199254740991");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_error, "token"));
+    assert_non_null(strstr(test_last.text, "token"));
     test_sql("update verrou set fence = 'text'");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
     test_close(&store);
@@ -287,8 +289,8 @@ static void a_token_at_its_limit_is_an_error(void **unused)
 /* Old tombstones go, in the course of releases; young ones, live rows and expired ones stay, and tokens still grow. */
 static void old_tombstones_are_pruned(void **unused)
 {
-    test_store store = test_open(NULL);
-    long long old = (test_wall_ms() - 7200000) * 1000;
+    test_store store = test_database(NULL);
+    long long old = (verrou__wall_ms() - 7200000) * 1000;
 
     (void)unused;
     test_inspect(&store, "k");
@@ -305,7 +307,7 @@ static void old_tombstones_are_pruned(void **unused)
     assert_string_equal(test_ask("select group_concat(key) from (select key from verrou order by key)"),
                         "a-young,k,z-gone,z-live");
     assert_int_equal(test_acquire(&store, "old7", "a"), VERROU_OP_APPLIED);
-    assert_true(test_fence > (uint64_t)old);
+    assert_true(test_last.fence > (uint64_t)old);
     test_close(&store);
 }
 
@@ -314,12 +316,12 @@ static void old_tombstones_are_pruned(void **unused)
 /* A batch is answered in order, in one transaction: the row shows the last state, and the tokens grow within it. */
 static void a_batch_is_carried_out_in_order(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     verrou_op ops[] = {
-        test_op(VERROU_OP_INSPECT, "k", NULL, 0, 0),       test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0),
-        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),     test_op(VERROU_OP_RELEASE, "k", "a", 0, 0),
-        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),     test_op(VERROU_OP_EXTEND, "k", "a", 1000, 0),
-        test_op(VERROU_OP_ACQUIRE, "other", "a", 1000, 0),
+        test_op(VERROU_OP_INSPECT, "k", NULL, 0),       test_op(VERROU_OP_ACQUIRE, "k", "a", 1000),
+        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000),     test_op(VERROU_OP_RELEASE, "k", "a", 0),
+        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000),     test_op(VERROU_OP_EXTEND, "k", "a", 1000),
+        test_op(VERROU_OP_ACQUIRE, "other", "a", 1000),
     };
     static const verrou_op_result expected[] = {
         VERROU_OP_REFUSED, VERROU_OP_APPLIED, VERROU_OP_REFUSED, VERROU_OP_APPLIED,
@@ -327,7 +329,7 @@ static void a_batch_is_carried_out_in_order(void **unused)
     };
 
     (void)unused;
-    assert_int_equal(test_execute(&store, ops, 7, NULL), VERROU_OK);
+    assert_int_equal(test_execute(&store, ops, 7, TEST_LIMIT_MS, NULL), VERROU_OK);
     for (int i = 0; i < 7; i++)
         assert_int_equal(ops[i].result, expected[i]);
     assert_true(ops[4].fence > ops[1].fence);
@@ -344,19 +346,19 @@ static void a_failing_request_spares_its_neighbours(void **unused)
     static const char *const actions[] = {"ABORT", "FAIL", "ROLLBACK"};
 
     for (int i = 0; i < 3; i++) {
-        test_store store = test_open(NULL);
+        test_store store = test_database(NULL);
         verrou_op ops[] = {
-            test_op(VERROU_OP_ACQUIRE, "one", "a", 1000, 0),
-            test_op(VERROU_OP_ACQUIRE, "bad", "a", 1000, 0),
-            test_op(VERROU_OP_ACQUIRE, "one", "b", 1000, 0),
-            test_op(VERROU_OP_ACQUIRE, "two", "a", 1000, 0),
+            test_op(VERROU_OP_ACQUIRE, "one", "a", 1000),
+            test_op(VERROU_OP_ACQUIRE, "bad", "a", 1000),
+            test_op(VERROU_OP_ACQUIRE, "one", "b", 1000),
+            test_op(VERROU_OP_ACQUIRE, "two", "a", 1000),
         };
 
         test_inspect(&store, "k");
         test_sql(
             "create trigger no before insert on verrou when new.key = 'bad' begin select raise(%s, 'not this'); end",
             actions[i]);
-        assert_int_equal(test_execute(&store, ops, 4, NULL), VERROU_OK);
+        assert_int_equal(test_execute(&store, ops, 4, TEST_LIMIT_MS, NULL), VERROU_OK);
         assert_int_equal(ops[0].result, VERROU_OP_APPLIED);
         assert_int_equal(ops[1].result, VERROU_OP_FAILED);
         assert_non_null(strstr(ops[1].error->message, "not this"));
@@ -375,7 +377,7 @@ static void a_failing_request_spares_its_neighbours(void **unused)
 /* A trigger that drops rows silently is reported: not as held, and not as taken. */
 static void a_swallowed_row_is_an_error(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_inspect(&store, "k");
@@ -387,7 +389,7 @@ static void a_swallowed_row_is_an_error(void **unused)
 /* What a trigger changes does not count as our change: a release that frees nothing stays refused. */
 static void changes_of_triggers_do_not_count(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_acquire(&store, "k", "a");
@@ -416,7 +418,7 @@ static bool same_state(const struct stat *a, const struct stat *b)
 /* Answers that change nothing write nothing: else waiters, who are woken by writes, would wake each other for ever. */
 static void refusals_write_nothing(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     struct stat wal, db, later;
 
     (void)unused;
@@ -426,8 +428,8 @@ static void refusals_write_nothing(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
     assert_int_equal(test_release(&store, "k", "b"), VERROU_OP_REFUSED);
     assert_int_equal(test_release(&store, "free", "b"), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "b", 1000, 0), VERROU_OP_REFUSED);
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "free", NULL, 0, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "k", "b", 1000), VERROU_OP_REFUSED);
+    assert_int_equal(test_force(&store, "free"), VERROU_OP_APPLIED);
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     later = file_state("-wal");
     assert_true(same_state(&wal, &later));
@@ -439,7 +441,7 @@ static void refusals_write_nothing(void **unused)
 /* Looking needs no write lock: it works while another program writes. */
 static void inspecting_does_not_wait_for_a_writer(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     sqlite3 *writer = NULL;
 
     (void)unused;
@@ -448,7 +450,7 @@ static void inspecting_does_not_wait_for_a_writer(void **unused)
     assert_int_equal(sqlite3_exec(writer, "BEGIN IMMEDIATE; update verrou set owner = 'b'", NULL, NULL, NULL),
                      SQLITE_OK);
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
-    assert_string_equal(test_holder, "a");
+    assert_string_equal(test_last.holder, "a");
     sqlite3_close(writer);
     test_close(&store);
 }
@@ -463,14 +465,14 @@ static void a_table_of_the_original_works(void **unused)
 
     (void)unused;
     test_sql(ORIGINAL_TABLE);
-    store = test_open(NULL);
+    store = test_database(NULL);
     for (int i = 0; i < 100; i++) {
         assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
-        assert_true(test_fence > last);
-        last = test_fence;
+        assert_true(test_last.fence > last);
+        last = test_last.fence;
         assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
-        assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "k", "a", 1000, last), VERROU_OP_APPLIED);
-        assert_int_equal(test_run(&store, VERROU_OP_RELEASE, "k", "a", 0, last), VERROU_OP_APPLIED);
+        assert_int_equal(test_run_fenced(&store, VERROU_OP_EXTEND, "k", "a", 1000, last), VERROU_OP_APPLIED);
+        assert_int_equal(test_run_fenced(&store, VERROU_OP_RELEASE, "k", "a", 0, last), VERROU_OP_APPLIED);
     }
     assert_int_equal(store.driver->caps(store.state) & VERROU_CAP_FENCE_STORED, 0);
     assert_int_equal(store.driver->caps(store.state) & VERROU_CAP_FENCE, VERROU_CAP_FENCE);
@@ -487,11 +489,11 @@ static void clock_tokens_grow_within_a_batch(void **unused)
 
     (void)unused;
     test_sql(ORIGINAL_TABLE);
-    store = test_open(NULL);
-    ops[0] = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0);
-    ops[1] = test_op(VERROU_OP_RELEASE, "k", "a", 0, 0);
-    ops[2] = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0);
-    assert_int_equal(test_execute(&store, ops, 3, NULL), VERROU_OK);
+    store = test_database(NULL);
+    ops[0] = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
+    ops[1] = test_op(VERROU_OP_RELEASE, "k", "a", 0);
+    ops[2] = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
+    assert_int_equal(test_execute(&store, ops, 3, TEST_LIMIT_MS, NULL), VERROU_OK);
     assert_int_equal(ops[2].result, VERROU_OP_APPLIED);
     assert_true(ops[2].fence > ops[0].fence);
     test_close(&store);
@@ -501,17 +503,18 @@ static void clock_tokens_grow_within_a_batch(void **unused)
 static void schema_apply_adds_the_column(void **unused)
 {
     test_store store, admin;
+    const char *text;
 
     (void)unused;
     test_sql(ORIGINAL_TABLE);
-    store = test_open(NULL);
+    store = test_database(NULL);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
-    admin = test_open(NULL);
-    assert_int_equal(admin.driver->schema(admin.state, admin.lane, 0, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
-    assert_non_null(strstr(test_sink, "schema version 1"));
-    assert_non_null(strstr(test_sink, "ALTER TABLE \"verrou\" ADD COLUMN `fence`"));
+    admin = test_database(NULL);
+    text = test_schema(&admin);
+    assert_non_null(strstr(text, "schema version 1"));
+    assert_non_null(strstr(text, "ALTER TABLE \"verrou\" ADD COLUMN `fence`"));
     for (int i = 0; i < 2; i++)
-        assert_int_equal(admin.driver->schema(admin.state, admin.lane, 1, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
+        test_schema_apply(&admin);
     test_close(&admin);
     assert_string_equal(test_ask("select count(*) from pragma_table_info('verrou')"), "4");
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -523,12 +526,13 @@ static void schema_apply_adds_the_column(void **unused)
 /* What `schema print` prints for a missing table makes one that the driver accepts. */
 static void schema_print_makes_the_table(void **unused)
 {
-    test_store store = test_open("autocreate=false&table=locks");
+    test_store store = test_database("autocreate=false&table=locks");
+    const char *statements;
 
     (void)unused;
-    assert_int_equal(store.driver->schema(store.state, store.lane, 0, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
+    statements = test_schema(&store);
     assert_int_equal(access(test_path, F_OK), -1);
-    test_sql("%s", test_sink);
+    test_sql("%s", statements);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     test_close(&store);
 }
@@ -536,16 +540,16 @@ static void schema_print_makes_the_table(void **unused)
 /* With autocreate off nothing is made, and the answer says what is missing: first the file, then the table. */
 static void without_autocreate_nothing_is_made(void **unused)
 {
-    test_store store = test_open("autocreate=false");
+    test_store store = test_database("autocreate=false");
 
     (void)unused;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_error, "does not exist"));
+    assert_non_null(strstr(test_last.text, "does not exist"));
     assert_int_equal(access(test_path, F_OK), -1);
     test_sql("create table other (n)");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_error, "no table \"verrou\""));
-    assert_int_equal(store.driver->schema(store.state, store.lane, 1, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
+    assert_non_null(strstr(test_last.text, "no table \"verrou\""));
+    test_schema_apply(&store);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     test_close(&store);
 }
@@ -553,7 +557,7 @@ static void without_autocreate_nothing_is_made(void **unused)
 /* A table that vanishes or changes its shape under an open store is read anew, not guessed at. */
 static void a_changed_table_is_read_anew(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_acquire(&store, "k", "a");
@@ -561,7 +565,7 @@ static void a_changed_table_is_read_anew(void **unused)
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     test_sql("drop table verrou; create table verrou (key text, owner text, expiration bigint, fence bigint)");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_error, "unique index"));
+    assert_non_null(strstr(test_last.text, "unique index"));
     test_sql(
         "drop table verrou; create table verrou (key text collate nocase primary key, owner text, expiration bigint)");
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -591,19 +595,19 @@ static void colliding_keys_exclude_each_other(void **unused)
 
         test_sql("%s", tables[i]);
         test_event[0] = '\0';
-        store = test_open(NULL);
+        store = test_database(NULL);
         assert_int_equal(test_acquire(&store, "job", "a"), VERROU_OP_APPLIED);
-        token = test_fence;
+        token = test_last.fence;
         assert_string_equal(test_event, "store.collation");
         assert_int_equal(test_acquire(&store, "JOB", "b"), VERROU_OP_REFUSED);
-        assert_string_equal(test_holder, "a");
+        assert_string_equal(test_last.holder, "a");
         assert_int_equal(test_release(&store, "JOB", "a"), VERROU_OP_REFUSED);
-        assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "JOB", "a", 1000, 0), VERROU_OP_REFUSED);
-        test_run(&store, VERROU_OP_FORCE, "JOB", NULL, 0, 0);
+        assert_int_equal(test_extend(&store, "JOB", "a", 1000), VERROU_OP_REFUSED);
+        test_force(&store, "JOB");
         assert_int_equal(test_inspect(&store, "JOB"), VERROU_OP_APPLIED);
         assert_int_equal(test_release(&store, "job", "a"), VERROU_OP_APPLIED);
         assert_int_equal(test_acquire(&store, "JOB", "b"), VERROU_OP_APPLIED);
-        assert_true(test_fence > token);
+        assert_true(test_last.fence > token);
         assert_int_equal(test_release(&store, "job", "b"), VERROU_OP_REFUSED);
         assert_int_equal(test_release(&store, "JOB", "b"), VERROU_OP_APPLIED);
         test_close(&store);
@@ -620,11 +624,11 @@ static void the_index_decides_on_folding(void **unused)
     (void)unused;
     test_sql("create table verrou (key varchar(255) collate nocase, owner text, expiration bigint);"
              "create unique index u on verrou (key collate binary)");
-    store = test_open(NULL);
+    store = test_database(NULL);
     assert_int_equal(test_acquire(&store, "job", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "JOB", "b"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "job", "b"), VERROU_OP_REFUSED);
-    assert_string_equal(test_holder, "a");
+    assert_string_equal(test_last.holder, "a");
     assert_int_equal(test_release(&store, "job", "b"), VERROU_OP_REFUSED);
     assert_int_equal(test_release(&store, "job", "a"), VERROU_OP_APPLIED);
     test_close(&store);
@@ -653,11 +657,11 @@ static void wrong_shapes_are_named(void **unused)
         test_store store;
 
         test_sql("%s", tables[i][0]);
-        store = test_open(NULL);
+        store = test_database(NULL);
         assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-        assert_int_equal(test_error_retriable, 0);
-        if (!strstr(test_error, tables[i][1]))
-            fail_msg("%s: %s", tables[i][0], test_error);
+        assert_int_equal(test_last.retriable, 0);
+        if (!strstr(test_last.text, tables[i][1]))
+            fail_msg("%s: %s", tables[i][0], test_last.text);
         test_close(&store);
         test_teardown(unused);
         test_setup(unused);
@@ -667,7 +671,7 @@ static void wrong_shapes_are_named(void **unused)
 /* The name of a table is case-insensitive in SQLite, and may be an SQL word. */
 static void table_names(void **unused)
 {
-    test_store store = test_open("table=Select"), other = test_open("table=SELECT");
+    test_store store = test_database("table=Select"), other = test_database("table=SELECT");
 
     (void)unused;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -681,47 +685,43 @@ static void table_names(void **unused)
 /* The listing has the live locks under a prefix, in byte order, and no others. */
 static void list_has_live_locks(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_acquire(&store, "app:b", "o1");
-    test_run(&store, VERROU_OP_ACQUIRE, "app:a", "o2", VERROU_FOREVER, 0);
+    test_run(&store, VERROU_OP_ACQUIRE, "app:a", "o2", VERROU_FOREVER);
     test_acquire(&store, "app:gone", "o3");
     test_release(&store, "app:gone", "o3");
     test_acquire(&store, "APP:c", "o4");
     test_acquire(&store, "apq", "o5");
-    assert_int_equal(store.driver->list(store.state, store.lane, "app:", 4, test_now_ms() + 5000, NULL, NULL),
-                     VERROU_OK);
-    assert_string_equal(test_sink, "app:a o2 forever\napp:b o1 live\n");
-    test_sink[0] = '\0';
-    assert_int_equal(store.driver->list(store.state, store.lane, "", 0, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
-    assert_string_equal(test_sink, "APP:c o4 live\napp:a o2 forever\napp:b o1 live\napq o5 live\n");
+    assert_string_equal(test_list(&store, "app:"), "app:a o2 forever\napp:b o1 live\n");
+    assert_string_equal(test_list(&store, ""), "APP:c o4 live\napp:a o2 forever\napp:b o1 live\napq o5 live\n");
     test_close(&store);
 }
 
 /* The doctor warns of what makes locks less safe: lax syncing, a table without tokens, a clock set back. */
 static void check_warns(void **unused)
 {
+    const char *findings;
     test_store store;
 
     (void)unused;
     test_sql(ORIGINAL_TABLE);
-    store = test_open("synchronous=off");
-    assert_int_equal(store.driver->check(store.state, store.lane, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
-    assert_non_null(strstr(test_sink, "40 synchronous: off"));
-    assert_non_null(strstr(test_sink, "40 table: \"verrou\" has no column \"fence\""));
-    assert_non_null(strstr(test_sink, "30 integrity: ok"));
+    store = test_database("synchronous=off");
+    findings = test_check(&store);
+    assert_non_null(strstr(findings, "40 synchronous: off"));
+    assert_non_null(strstr(findings, "40 table: \"verrou\" has no column \"fence\""));
+    assert_non_null(strstr(findings, "30 integrity: ok"));
     test_close(&store);
 
-    test_sink[0] = '\0';
-    store = test_open(NULL);
-    store.driver->schema(store.state, store.lane, 1, test_now_ms() + 5000, NULL, NULL);
+    store = test_database(NULL);
+    test_schema_apply(&store);
     test_acquire(&store, "k", "a");
     test_sql("update verrou set fence = fence + 5000000000");
-    assert_int_equal(store.driver->check(store.state, store.lane, test_now_ms() + 5000, NULL, NULL), VERROU_OK);
-    assert_non_null(strstr(test_sink, "30 synchronous: full"));
-    assert_non_null(strstr(test_sink, "40 clock:"));
-    assert_non_null(strstr(test_sink, "30 journal: write-ahead log"));
+    findings = test_check(&store);
+    assert_non_null(strstr(findings, "30 synchronous: full"));
+    assert_non_null(strstr(findings, "40 clock:"));
+    assert_non_null(strstr(findings, "30 journal: write-ahead log"));
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED); /* the lane is still good */
     test_close(&store);
 }
@@ -729,7 +729,7 @@ static void check_warns(void **unused)
 /* A database is in WAL mode, and no descriptor of it or its companions is inherited by programs that are started. */
 static void descriptors_close_on_exec(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     int found = 0;
 
     (void)unused;
@@ -757,7 +757,7 @@ static void descriptors_close_on_exec(void **unused)
 static void the_umask_decides_on_the_mode(void **unused)
 {
     mode_t before = umask(0027);
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     struct stat st;
 
     (void)unused;

@@ -225,11 +225,11 @@ static void must_fail(const char *path, const char *text)
     verrou_error err = VERROU_ERROR_INIT;
     test_store store;
 
-    assert_int_equal(test_create(&store, path, NULL, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&store, path, NULL, &err), VERROU_OK);
     if (test_open_lane(&store, &err) == VERROU_OK) {
         assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
-        snprintf(err.message, sizeof err.message, "%s", test_error);
-        err.retriable = test_error_retriable;
+        snprintf(err.message, sizeof err.message, "%s", test_last.text);
+        err.retriable = test_last.retriable;
     } else {
         assert_int_equal(err.status, VERROU_ESTORAGE);
     }
@@ -296,7 +296,7 @@ static void missing_permissions_are_named(void **unused)
     must_fail_as_nobody("cannot be created in its folder");
     chmod(test_folder, 0777);
 
-    store = test_open(NULL);
+    store = test_database(NULL);
     test_acquire(&store, "k", "a");
     test_close(&store);
     chmod(test_path, 0444);
@@ -323,25 +323,33 @@ static void hold_the_database(int from_parent, int to_parent, const void *begin)
     sqlite3_close(db);
 }
 
+/* Another program that has the database from now on, until test_wait(). */
+static test_child hold(const char *begin)
+{
+    test_child child = test_fork(hold_the_database, begin);
+
+    assert_true(test_await(child.from));
+    return child;
+}
+
 /* How much before the deadline the driver answers, so that the engine need not call the outcome unknown. */
 #define ANSWER_MARGIN_MS 20
 
 /* A database that another program keeps locked until shortly before the deadline is an error that says so, never "held". */
 static void a_locked_database_is_an_error(void **unused)
 {
-    test_store store = test_open(NULL);
-    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0);
+    test_store store = test_database(NULL);
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
     verrou_op *list[] = {&op};
     int64_t deadline_ms;
     test_child child;
 
     (void)unused;
     test_inspect(&store, "k");
-    child = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(child.from));
-    deadline_ms = test_now_ms() + 200;
+    child = hold("BEGIN IMMEDIATE");
+    deadline_ms = verrou_now_ms() + 200;
     assert_int_equal(store.driver->execute(store.state, store.lane, list, 1, deadline_ms, NULL), VERROU_OK);
-    assert_true(test_now_ms() >= deadline_ms - ANSWER_MARGIN_MS); /* it did not give up early */
+    assert_true(verrou_now_ms() >= deadline_ms - ANSWER_MARGIN_MS); /* it did not give up early */
     assert_int_equal(op.result, VERROU_OP_RETRY);
     assert_string_equal(op.error->store_code, "SQLITE_BUSY");
     assert_non_null(strstr(op.error->message, "another program keeps the database locked"));
@@ -355,20 +363,19 @@ static void a_locked_database_is_an_error(void **unused)
 /* The caller with the least time ends the waiting for the database's lock: all are answered in time for him. */
 static void the_most_impatient_is_answered(void **unused)
 {
-    test_store store = test_open(NULL);
-    verrou_op patient = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0);
-    verrou_op impatient = test_op(VERROU_OP_ACQUIRE, "l", "b", 1000, 0);
+    test_store store = test_database(NULL);
+    verrou_op patient = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
+    verrou_op impatient = test_op(VERROU_OP_ACQUIRE, "l", "b", 1000);
     verrou_op *list[] = {&patient, &impatient};
     int64_t deadline_ms;
     test_child child;
 
     (void)unused;
     test_inspect(&store, "k");
-    child = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(child.from));
-    deadline_ms = test_now_ms() + 600000;
+    child = hold("BEGIN IMMEDIATE");
+    deadline_ms = verrou_now_ms() + 600000;
     patient.deadline_ms = deadline_ms;
-    impatient.deadline_ms = test_now_ms() + 100;
+    impatient.deadline_ms = verrou_now_ms() + 100;
     assert_int_equal(store.driver->execute(store.state, store.lane, list, 2, deadline_ms, NULL), VERROU_OK);
     assert_int_equal(patient.result, VERROU_OP_RETRY);
     assert_int_equal(impatient.result, VERROU_OP_RETRY);
@@ -388,12 +395,11 @@ static void let_the_holder_go(void)
 /* A lock that goes away while we wait for it is waited for. */
 static void a_short_lock_is_waited_for(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     (void)unused;
     test_inspect(&store, "k");
-    holder = test_fork(hold_the_database, "BEGIN IMMEDIATE");
-    assert_true(test_await(holder.from));
+    holder = hold("BEGIN IMMEDIATE");
     test_on_pause = let_the_holder_go;
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
@@ -408,10 +414,9 @@ static void an_exclusive_program_is_waited_for(void **unused)
     test_store store;
 
     (void)unused;
-    assert_int_equal(test_create(&store, test_path, NULL, &err), VERROU_OK);
-    holder = test_fork(hold_the_database, exclusive);
-    assert_true(test_await(holder.from));
-    assert_int_not_equal(store.driver->open(store.state, test_now_ms() + 50, &store.lane, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&store, test_path, NULL, &err), VERROU_OK);
+    holder = hold(exclusive);
+    assert_int_not_equal(store.driver->open(store.state, verrou_now_ms() + 50, &store.lane, &err), VERROU_OK);
     assert_int_equal(err.retriable, 1);
     assert_string_equal(err.store_code, "SQLITE_BUSY");
     test_on_pause = let_the_holder_go;
@@ -430,9 +435,9 @@ static void without_shared_memory_a_journal_is_used(void **unused)
 
     (void)unused;
     shim.no_shm = true;
-    store = test_open(NULL);
+    store = test_database(NULL);
     assert_string_equal(test_event, "store.journal_mode");
-    other = test_open(NULL);
+    other = test_database(NULL);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&other, "k", "b"), VERROU_OP_REFUSED);
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
@@ -445,16 +450,14 @@ static void without_shared_memory_a_journal_is_used(void **unused)
 static void a_commit_that_readers_block_is_undone(void **unused)
 {
     test_store store;
-    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000, 0);
-    verrou_op *list[] = {&op};
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "a", 1000);
 
     (void)unused;
     shim.no_shm = true;
-    store = test_open(NULL);
+    store = test_database(NULL);
     test_inspect(&store, "k");
-    holder = test_fork(hold_the_database, "BEGIN; select * from verrou");
-    assert_true(test_await(holder.from));
-    assert_int_equal(store.driver->execute(store.state, store.lane, list, 1, test_now_ms() + 50, NULL), VERROU_OK);
+    holder = hold("BEGIN; select * from verrou");
+    assert_int_equal(test_execute(&store, &op, 1, 50, NULL), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_RETRY);
     assert_true(op.fence == 0);
     test_op_done(&op);
@@ -462,8 +465,7 @@ static void a_commit_that_readers_block_is_undone(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
 
-    holder = test_fork(hold_the_database, "BEGIN EXCLUSIVE");
-    assert_true(test_await(holder.from));
+    holder = hold("BEGIN EXCLUSIVE");
     test_on_pause = let_the_holder_go;
     assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
     assert_null(test_on_pause);
@@ -477,18 +479,18 @@ static void must_be_broken(test_store *store)
 {
     verrou_error err = VERROU_ERROR_INIT;
     verrou_op ops[] = {
-        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0),
-        test_op(VERROU_OP_INSPECT, "k", NULL, 0, 0),
+        test_op(VERROU_OP_ACQUIRE, "k", "b", 1000),
+        test_op(VERROU_OP_INSPECT, "k", NULL, 0),
     };
 
-    assert_int_equal(test_execute(store, ops, 2, &err), VERROU_ESTORAGE);
+    assert_int_equal(test_execute(store, ops, 2, TEST_LIMIT_MS, &err), VERROU_ESTORAGE);
     assert_int_equal(err.retriable, 1);
     assert_non_null(strstr(err.message, "deleted or replaced"));
     assert_int_equal(ops[0].result, VERROU_OP_UNSENT);
     assert_int_equal(ops[1].result, VERROU_OP_UNSENT);
-    assert_int_not_equal(test_execute(store, ops + 1, 1, &err), VERROU_OK); /* looking alone is no way around */
-    store->driver->close(store->state, store->lane);
-    store->lane = NULL;
+    assert_int_not_equal(test_execute(store, ops + 1, 1, TEST_LIMIT_MS, &err),
+                         VERROU_OK); /* looking alone is no way around */
+    test_close_lane(store);
     assert_int_equal(test_open_lane(store, &err), VERROU_OK);
     assert_int_equal(test_acquire(store, "k", "b"), VERROU_OP_APPLIED);
 }
@@ -496,7 +498,7 @@ static void must_be_broken(test_store *store)
 /* A database deleted or replaced under us is noticed before anything is answered from the orphaned file. */
 static void a_replaced_file_is_noticed(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     char other[PATH_MAX];
 
     (void)unused;
@@ -519,12 +521,12 @@ static void a_deleted_log_is_noticed(void **unused)
     static const char *const suffixes[] = {"-wal", "-shm"};
 
     for (int i = 0; i < 2; i++) {
-        test_store store = test_open(NULL);
-        verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0);
+        test_store store = test_database(NULL);
+        verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000);
 
         test_acquire(&store, "k", "a");
         unlink(test_file(suffixes[i]));
-        assert_int_equal(test_execute(&store, &op, 1, NULL), VERROU_ESTORAGE);
+        assert_int_equal(test_execute(&store, &op, 1, TEST_LIMIT_MS, NULL), VERROU_ESTORAGE);
         assert_int_equal(op.result, VERROU_OP_UNSENT);
         test_close(&store);
         test_teardown(unused);
@@ -538,7 +540,7 @@ static void a_deleted_log_is_noticed(void **unused)
  */
 static void a_quiet_folder_hides_nothing(void **unused)
 {
-    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000, 0);
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "b", 1000);
     verrou_error err = VERROU_ERROR_INIT;
     char real[128], link[128];
     test_store store, linked;
@@ -548,9 +550,9 @@ static void a_quiet_folder_hides_nothing(void **unused)
     mkdir(real, 0777);
     strcat(real, "/real.db");
     assert_int_equal(symlink(real, link), 0);
-    assert_int_equal(test_create(&linked, link, NULL, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&linked, link, NULL, &err), VERROU_OK);
     assert_int_equal(test_open_lane(&linked, &err), VERROU_OK);
-    store = test_open(NULL);
+    store = test_database(NULL);
     test_acquire(&store, "k", "a");
     test_acquire(&linked, "k", "a");
     sleep(5); /* the time that the driver wants to have passed */
@@ -561,11 +563,11 @@ static void a_quiet_folder_hides_nothing(void **unused)
 
     strcat(real, "-shm");
     unlink(real);
-    assert_int_equal(test_execute(&linked, &op, 1, NULL), VERROU_ESTORAGE);
+    assert_int_equal(test_execute(&linked, &op, 1, TEST_LIMIT_MS, NULL), VERROU_ESTORAGE);
     assert_int_equal(op.result, VERROU_OP_UNSENT);
     test_close(&linked);
     unlink(test_file("-shm"));
-    assert_int_equal(test_execute(&store, &op, 1, NULL), VERROU_ESTORAGE);
+    assert_int_equal(test_execute(&store, &op, 1, TEST_LIMIT_MS, NULL), VERROU_ESTORAGE);
     assert_int_equal(op.result, VERROU_OP_UNSENT);
     test_close(&store);
 
@@ -589,7 +591,7 @@ static void a_turned_link_is_noticed(void **unused)
     snprintf(one, sizeof one, "%s/one.db", test_folder);
     snprintf(two, sizeof two, "%s/two.db", test_folder);
     assert_int_equal(symlink(one, test_path), 0);
-    assert_int_equal(test_create(&store, test_path, NULL, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&store, test_path, NULL, &err), VERROU_OK);
     assert_int_equal(test_open_lane(&store, &err), VERROU_OK);
     test_acquire(&store, "k", "a");
     unlink(test_path);
@@ -652,13 +654,13 @@ static void must_agree(const verrou_op *op, const char *path)
 static void batch_and_compare(test_store *store, void (*disarm)(void))
 {
     verrou_op ops[] = {
-        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0), test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
-        test_op(VERROU_OP_RELEASE, "base", "a", 0, 0),      test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
-        test_op(VERROU_OP_ACQUIRE, "two", "a", 60000, 0),
+        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000), test_op(VERROU_OP_ACQUIRE, "one", "a", 60000),
+        test_op(VERROU_OP_RELEASE, "base", "a", 0),      test_op(VERROU_OP_ACQUIRE, "one", "b", 60000),
+        test_op(VERROU_OP_ACQUIRE, "two", "a", 60000),
     };
     char copy[PATH_MAX];
 
-    test_execute(store, ops, 5, NULL);
+    test_execute(store, ops, 5, TEST_LIMIT_MS, NULL);
     disarm();
     /* A newcomer first copies what a crash would leave, before it could repair anything. */
     crash_copy(copy);
@@ -685,7 +687,7 @@ static void disarm_memory(void)
 
 static test_store prepared_store(void)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     assert_int_equal(test_acquire(&store, "base", "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_acquire(&store, "taken", "a"), VERROU_OP_APPLIED);
@@ -758,7 +760,7 @@ static void opening_fails_at_each_step_once(void **unused)
             verrou_error err = VERROU_ERROR_INIT;
             test_store store;
 
-            assert_int_equal(test_create(&store, test_path, NULL, &err), VERROU_OK);
+            assert_int_equal(test_create_file(&store, test_path, NULL, &err), VERROU_OK);
             memory.failed = false;
             shim_arm(kind == 0 ? FAIL_WRITE : (kind == 1 ? FAIL_SYNC : FAIL_NOTHING),
                      kind == 0 ? SQLITE_IOERR_WRITE : SQLITE_IOERR_FSYNC, n);
@@ -767,7 +769,7 @@ static void opening_fails_at_each_step_once(void **unused)
                 verrou_op_result result = test_acquire(&store, "k", "a");
 
                 assert_int_not_equal(result, VERROU_OP_REFUSED);
-                assert_true(result == VERROU_OP_APPLIED || *test_error);
+                assert_true(result == VERROU_OP_APPLIED || *test_last.text);
             } else {
                 assert_true(*err.message);
             }
@@ -775,8 +777,8 @@ static void opening_fails_at_each_step_once(void **unused)
             memory.countdown = 0;
             disarm_shim();
             test_close(&store);
-            store = test_open(NULL);
-            test_run(&store, VERROU_OP_FORCE, "k", NULL, 0, 0);
+            store = test_database(NULL);
+            test_force(&store, "k");
             assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
             test_close(&store);
             test_teardown(unused);
@@ -791,14 +793,14 @@ static void a_failed_sync_is_unknown(void **unused)
     test_store store = prepared_store();
     verrou_error err = VERROU_ERROR_INIT;
     verrou_op ops[] = {
-        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "a", 60000, 0),
-        test_op(VERROU_OP_ACQUIRE, "one", "b", 60000, 0),
+        test_op(VERROU_OP_ACQUIRE, "taken", "z", 60000),
+        test_op(VERROU_OP_ACQUIRE, "one", "a", 60000),
+        test_op(VERROU_OP_ACQUIRE, "one", "b", 60000),
     };
 
     (void)unused;
     shim_arm(FAIL_SYNC, SQLITE_IOERR_FSYNC, 1);
-    assert_int_equal(test_execute(&store, ops, 3, &err), VERROU_ESTORAGE);
+    assert_int_equal(test_execute(&store, ops, 3, TEST_LIMIT_MS, &err), VERROU_ESTORAGE);
     disarm_shim();
     assert_int_equal(ops[0].result, VERROU_OP_REFUSED); /* read before anything was changed */
     assert_int_equal(ops[1].result, VERROU_OP_UNKNOWN);
@@ -818,9 +820,9 @@ static void a_full_disk_is_named(void **unused)
     shim_arm(FAIL_WRITE, SQLITE_FULL, 1);
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_FAILED);
     disarm_shim();
-    assert_string_equal(test_error_code, "SQLITE_FULL");
-    assert_non_null(strstr(test_error, "full"));
-    assert_int_equal(test_error_retriable, 1);
+    assert_string_equal(test_last.code, "SQLITE_FULL");
+    assert_non_null(strstr(test_last.text, "full"));
+    assert_int_equal(test_last.retriable, 1);
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     test_close(&store);
 }
@@ -841,7 +843,7 @@ static void a_really_full_disk(void **unused)
     if (mount("none", mounted, "tmpfs", 0, "size=256k") != 0)
         skip();
     snprintf(path, sizeof path, "%s/locks.db", mounted);
-    assert_int_equal(test_create(&store, path, NULL, &err), VERROU_OK);
+    assert_int_equal(test_create_file(&store, path, NULL, &err), VERROU_OK);
     assert_int_equal(test_open_lane(&store, &err), VERROU_OK);
     assert_int_equal(test_acquire(&store, "first", "a"), VERROU_OP_APPLIED);
     snprintf(path, sizeof path, "%s/filler", mounted);
@@ -850,11 +852,11 @@ static void a_really_full_disk(void **unused)
         continue;
     fclose(file);
     for (int i = 0; i < 1000 && result == VERROU_OP_APPLIED; i++)
-        result = test_run(&store, VERROU_OP_EXTEND, "first", "a", 60000 + i, 0);
+        result = test_extend(&store, "first", "a", 60000 + i);
     assert_int_equal(result, VERROU_OP_FAILED);
-    assert_string_equal(test_error_code, "SQLITE_FULL");
+    assert_string_equal(test_last.code, "SQLITE_FULL");
     unlink(path);
-    assert_int_equal(test_run(&store, VERROU_OP_EXTEND, "first", "a", 60000, 0), VERROU_OP_APPLIED);
+    assert_int_equal(test_extend(&store, "first", "a", 60000), VERROU_OP_APPLIED);
     test_close(&store);
     assert_int_equal(umount(mounted), 0);
 }
@@ -862,7 +864,7 @@ static void a_really_full_disk(void **unused)
 static void at_the_file_size_limit(int from_parent, int to_parent, const void *argument)
 {
     struct rlimit limit = {60000, 60000};
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     verrou_op_result result = VERROU_OP_APPLIED;
 
     (void)from_parent, (void)to_parent, (void)argument;
@@ -870,9 +872,9 @@ static void at_the_file_size_limit(int from_parent, int to_parent, const void *a
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     for (int i = 0; i < 100 && result == VERROU_OP_APPLIED; i++)
-        result = test_run(&store, VERROU_OP_EXTEND, "k", "a", 60000 + i, 0);
+        result = test_extend(&store, "k", "a", 60000 + i);
     assert_int_equal(result, VERROU_OP_RETRY);
-    assert_string_equal(test_error_code, "SQLITE_IOERR_WRITE");
+    assert_string_equal(test_last.code, "SQLITE_IOERR_WRITE");
 }
 
 /* A write that the system refuses (here the limit on file sizes) is reported as what it is, and was not applied. */

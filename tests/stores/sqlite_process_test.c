@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -20,7 +19,7 @@
 /* Add one to a number in a file, which is not atomic, under a lock; tokens must grow from one holder to the next. */
 static void race(int from_parent, int to_parent, const void *argument)
 {
-    test_store store = test_open("synchronous=off");
+    test_store store = test_database("synchronous=off");
     char owner[32];
     int fd = open(test_file("-counter"), O_RDWR | O_CREAT, 0600);
 
@@ -30,14 +29,14 @@ static void race(int from_parent, int to_parent, const void *argument)
     test_await(from_parent);
     for (int i = 0; i < ROUNDS;) {
         uint64_t last[2] = {0, 0};
-        verrou_op_result result = test_run(&store, VERROU_OP_ACQUIRE, "k", owner, VERROU_FOREVER, 0);
+        verrou_op_result result = test_run(&store, VERROU_OP_ACQUIRE, "k", owner, VERROU_FOREVER);
 
         if (result == VERROU_OP_REFUSED)
             continue;
-        if (result != VERROU_OP_APPLIED || pread(fd, last, sizeof last, 0) < 0 || test_fence <= last[1])
+        if (result != VERROU_OP_APPLIED || pread(fd, last, sizeof last, 0) < 0 || test_last.fence <= last[1])
             _exit(1);
         last[0]++;
-        last[1] = test_fence;
+        last[1] = test_last.fence;
         if (pwrite(fd, last, sizeof last, 0) != sizeof last || test_release(&store, "k", owner) != VERROU_OP_APPLIED)
             _exit(2);
         i++;
@@ -76,9 +75,9 @@ static void open_first(int from_parent, int to_parent, const void *argument)
     (void)argument;
     test_tell(to_parent);
     test_await(from_parent);
-    if (test_create(&store, test_path, NULL, &err) != VERROU_OK || test_open_lane(&store, &err) != VERROU_OK)
+    if (test_create_file(&store, test_path, NULL, &err) != VERROU_OK || test_open_lane(&store, &err) != VERROU_OK)
         _exit(1);
-    result = test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER, 0);
+    result = test_run(&store, VERROU_OP_ACQUIRE, "k", "a", VERROU_FOREVER);
     _exit(result == VERROU_OP_APPLIED ? 10 : (result == VERROU_OP_REFUSED ? 11 : 2));
 }
 
@@ -123,7 +122,7 @@ static void die_in_transaction(int from_parent, int to_parent, const void *argum
 /* A process killed within a transaction leaves no lock on the file and nothing of what it had written. */
 static void a_killed_writer_leaves_nothing(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     test_child child;
 
     (void)unused;
@@ -133,20 +132,20 @@ static void a_killed_writer_leaves_nothing(void **unused)
     kill(child.pid, SIGKILL);
     assert_true(WIFSIGNALED(test_wait(&child)));
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
-    assert_string_equal(test_holder, "a");
+    assert_string_equal(test_last.holder, "a");
     assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
     test_close(&store);
 }
 
 static void acquire_for_ever(int from_parent, int to_parent, const void *argument)
 {
-    test_store store = test_open("synchronous=off");
+    test_store store = test_database("synchronous=off");
     char key[32];
 
     (void)from_parent, (void)argument;
     for (unsigned i = 0;; i++) {
         snprintf(key, sizeof key, "%u", i);
-        if (test_run(&store, VERROU_OP_ACQUIRE, key, "child", VERROU_FOREVER, 0) != VERROU_OP_APPLIED)
+        if (test_run(&store, VERROU_OP_ACQUIRE, key, "child", VERROU_FOREVER) != VERROU_OP_APPLIED)
             _exit(1);
         if (write(to_parent, &i, sizeof i) != sizeof i)
             _exit(2);
@@ -170,7 +169,7 @@ static void a_killed_process_keeps_what_it_was_granted(void **unused)
         test_wait(&child);
         granted = (unsigned)atoi(test_ask("select count(*) from verrou where owner = 'child'"));
         assert_true(granted == last + 1 || granted == last + 2);
-        store = test_open(NULL);
+        store = test_database(NULL);
         assert_int_equal(test_acquire(&store, "0", "b"), VERROU_OP_REFUSED);
         assert_int_equal(test_acquire(&store, "new", "b"), VERROU_OP_APPLIED);
         test_close(&store);
@@ -181,49 +180,10 @@ static void a_killed_process_keeps_what_it_was_granted(void **unused)
 
 /* ---- watches ---- */
 
-static int seen_active, seen_free;
-static char seen_key[64];
-
-static void report(void *context, verrou_watch_event event, const char *key, size_t key_len)
-{
-    (void)context;
-    seen_active += event == VERROU_WATCH_ACTIVE;
-    seen_free += event == VERROU_WATCH_FREE;
-    snprintf(seen_key, sizeof seen_key, "%.*s", (int)key_len, key ? key : "");
-}
-
-static void *watch_open(test_store *store)
-{
-    verrou_error err = VERROU_ERROR_INIT;
-    void *watch = NULL;
-
-    if (store->driver->watch_open(store->state, test_now_ms() + 5000, &watch, &err) != VERROU_OK)
-        fail_msg("%s", err.message);
-    return watch;
-}
-
-static bool readable(test_store *store, void *watch, int timeout_ms)
-{
-    struct pollfd entry = {.fd = store->driver->watch_fd(store->state, watch), .events = POLLIN};
-
-    return poll(&entry, 1, timeout_ms) == 1;
-}
-
-static verrou_status watch_read(test_store *store, void *watch)
-{
-    seen_active = seen_free = 0;
-    return store->driver->watch_read(store->state, watch, report, NULL, NULL);
-}
-
-static verrou_status watch_key(test_store *store, void *watch, const char *key)
-{
-    return store->driver->watch_add(store->state, watch, key, strlen(key), NULL);
-}
-
 /* Release `argument` when told, as owner "child". */
 static void release_when_told(int from_parent, int to_parent, const void *argument)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
 
     if (test_acquire(&store, argument, "child") != VERROU_OP_APPLIED)
         _exit(1);
@@ -232,69 +192,68 @@ static void release_when_told(int from_parent, int to_parent, const void *argume
     if (test_release(&store, argument, "child") != VERROU_OP_APPLIED)
         _exit(2);
     /* Whether the releaser was told that somebody waits. */
-    _exit(test_others == 1 ? 10 : (test_others == 0 ? 11 : 12));
+    _exit(test_last.others == 1 ? 10 : (test_last.others == 0 ? 11 : 12));
 }
 
 /* A key that is added is reported as active once; then a release in another process is reported, and the lock can be had. */
 static void a_release_elsewhere_is_reported(void **unused)
 {
-    test_store store = test_open(NULL);
-    void *watch;
+    test_store store = test_database(NULL);
+    test_watch watch;
     test_child child;
 
     (void)unused;
     test_inspect(&store, "k");
     child = test_fork(release_when_told, "k");
     assert_true(test_await(child.from));
-    watch = watch_open(&store);
-    assert_false(readable(&store, watch, 0));
-    assert_int_equal(watch_key(&store, watch, "k"), VERROU_OK);
-    assert_true(readable(&store, watch, 0));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_active, 1);
-    assert_string_equal(seen_key, "k");
-    assert_false(readable(&store, watch, 0));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_active + seen_free, 0);
+    watch = test_watch_open(&store);
+    assert_false(test_watch_readable(&watch, 0));
+    assert_int_equal(test_watch_add(&watch, "k"), VERROU_OK);
+    assert_true(test_watch_readable(&watch, 0));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.active, 1);
+    assert_string_equal(watch.key, "k");
+    assert_false(test_watch_readable(&watch, 0));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.active + watch.free, 0);
 
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
-    assert_false(readable(&store, watch, 0)); /* our own refused try wakes nobody */
+    assert_false(test_watch_readable(&watch, 0)); /* our own refused try wakes nobody */
     test_tell(child.to);
-    assert_true(readable(&store, watch, 10000));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_free, 1);
-    assert_int_equal(seen_active, 0);
+    assert_true(test_watch_readable(&watch, 10000));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.free, 1);
+    assert_int_equal(watch.active, 0);
     /* The event comes before the commit: the try that follows waits for it. */
     assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
     assert_int_equal(WEXITSTATUS(test_wait(&child)), 10);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     test_close(&store);
 }
 
 /* The same when the original releases: a plain DELETE in rollback-journal mode by another program. */
 static void a_commit_of_another_program_is_reported(void **unused)
 {
-    test_store store = test_open(NULL);
-    void *watch;
+    test_store store = test_database(NULL);
+    test_watch watch;
 
     (void)unused;
     test_acquire(&store, "k", "a");
-    watch = watch_open(&store);
+    watch = test_watch_open(&store);
     test_sql("delete from verrou");
-    assert_true(readable(&store, watch, 10000));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_free, 1);
-    store.driver->watch_close(store.state, watch);
-    store.driver->close(store.state, store.lane);
-    store.lane = NULL;
+    assert_true(test_watch_readable(&watch, 10000));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.free, 1);
+    test_watch_close(&watch);
+    test_close_lane(&store);
 
     test_sql("pragma journal_mode = delete");
-    watch = watch_open(&store);
+    watch = test_watch_open(&store);
     test_sql("insert into verrou (key, owner) values ('k', 'x')");
-    assert_true(readable(&store, watch, 10000));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_free, 1);
-    store.driver->watch_close(store.state, watch);
+    assert_true(test_watch_readable(&watch, 10000));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.free, 1);
+    test_watch_close(&watch);
     test_close(&store);
 }
 
@@ -304,27 +263,27 @@ static void only_the_database_counts(void **unused)
     test_store store;
     verrou_error err = VERROU_ERROR_INIT;
     char path[256];
-    void *watch;
+    test_watch watch;
     FILE *file;
 
     (void)unused;
     snprintf(path, sizeof path, "%s/sub", test_folder);
     mkdir(path, 0777);
     strcat(path, "/locks.db");
-    assert_int_equal(test_create(&store, path, NULL, &err), VERROU_OK);
-    watch = watch_open(&store);
+    assert_int_equal(test_create_file(&store, path, NULL, &err), VERROU_OK);
+    watch = test_watch_open(&store);
     strcat(path, "-waiters");
     file = fopen(path, "w");
     fputs("x", file);
     fclose(file);
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_free, 0);
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.free, 0);
     unlink(path);
     *strrchr(path, '/') = '\0';
     assert_int_equal(rmdir(path), 0);
-    assert_true(readable(&store, watch, 10000));
-    assert_int_equal(watch_read(&store, watch), VERROU_ESTORAGE);
-    store.driver->watch_close(store.state, watch);
+    assert_true(test_watch_readable(&watch, 10000));
+    assert_int_equal(test_watch_read(&watch), VERROU_ESTORAGE);
+    test_watch_close(&watch);
     test_close(&store);
 }
 
@@ -333,21 +292,21 @@ static void a_linked_database_is_watched(void **unused)
 {
     char real[256];
     test_store store;
-    void *watch;
+    test_watch watch;
 
     (void)unused;
     snprintf(real, sizeof real, "%s/sub", test_folder);
     mkdir(real, 0777);
     strcat(real, "/real.db");
     assert_int_equal(symlink(real, test_path), 0);
-    store = test_open(NULL);
+    store = test_database(NULL);
     test_inspect(&store, "k");
-    watch = watch_open(&store);
+    watch = test_watch_open(&store);
     test_acquire(&store, "k", "a");
-    assert_true(readable(&store, watch, 10000));
-    assert_int_equal(watch_read(&store, watch), VERROU_OK);
-    assert_int_equal(seen_free, 1);
-    store.driver->watch_close(store.state, watch);
+    assert_true(test_watch_readable(&watch, 10000));
+    assert_int_equal(test_watch_read(&watch), VERROU_OK);
+    assert_int_equal(watch.free, 1);
+    test_watch_close(&watch);
     test_close(&store);
     unlink(real);
     strcat(real, "-waiters");
@@ -360,10 +319,10 @@ static void a_linked_database_is_watched(void **unused)
 
 static void wait_when_told(int from_parent, int to_parent, const void *key)
 {
-    test_store store = test_open(NULL);
-    void *watch = watch_open(&store);
+    test_store store = test_database(NULL);
+    test_watch watch = test_watch_open(&store);
 
-    if (watch_key(&store, watch, key) != VERROU_OK)
+    if (test_watch_add(&watch, key) != VERROU_OK)
         _exit(1);
     test_tell(to_parent);
     test_await(from_parent);
@@ -373,7 +332,7 @@ static int others_after_release(test_store *store, const char *key)
 {
     assert_int_equal(test_acquire(store, key, "a"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(store, key, "a"), VERROU_OP_APPLIED);
-    return test_others;
+    return test_last.others;
 }
 
 /*
@@ -382,16 +341,16 @@ static int others_after_release(test_store *store, const char *key)
  */
 static void a_release_tells_of_waiters_elsewhere(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     test_child child;
-    void *watch;
+    test_watch watch;
 
     (void)unused;
     assert_int_equal(others_after_release(&store, "k"), 0);
     assert_int_equal(access(test_file("-waiters"), F_OK), -1);
 
-    watch = watch_open(&store);
-    assert_int_equal(watch_key(&store, watch, "k"), VERROU_OK);
+    watch = test_watch_open(&store);
+    assert_int_equal(test_watch_add(&watch, "k"), VERROU_OK);
     assert_int_equal(others_after_release(&store, "k"), 0);
 
     child = test_fork(wait_when_told, "k");
@@ -399,33 +358,33 @@ static void a_release_tells_of_waiters_elsewhere(void **unused)
     assert_int_equal(others_after_release(&store, "k"), 1);
     assert_int_equal(others_after_release(&store, "other"), 0);
     test_acquire(&store, "k", "a");
-    assert_int_equal(test_run(&store, VERROU_OP_FORCE, "k", NULL, 0, 0), VERROU_OP_APPLIED);
-    assert_int_equal(test_others, 1);
+    assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
+    assert_int_equal(test_last.others, 1);
     kill(child.pid, SIGKILL);
     test_wait(&child);
     assert_int_equal(others_after_release(&store, "k"), 0);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     test_close(&store);
 }
 
 /* A key watched twice is shown as waited for until it is removed twice; closing the watch removes all. */
 static void waits_are_counted(void **unused)
 {
-    test_store store = test_open(NULL), other = test_open(NULL);
-    void *watch = watch_open(&store);
+    test_store store = test_database(NULL), other = test_database(NULL);
+    test_watch watch = test_watch_open(&store);
 
     (void)unused;
-    watch_key(&store, watch, "k");
-    watch_key(&store, watch, "k");
+    test_watch_add(&watch, "k");
+    test_watch_add(&watch, "k");
     assert_int_equal(others_after_release(&other, "k"), 1);
-    store.driver->watch_remove(store.state, watch, "k", 1, NULL);
+    test_watch_remove(&watch, "k");
     assert_int_equal(others_after_release(&other, "k"), 1);
-    store.driver->watch_remove(store.state, watch, "k", 1, NULL);
+    test_watch_remove(&watch, "k");
     assert_int_equal(others_after_release(&other, "k"), 0);
     for (char key[2] = "a"; *key <= 'z'; ++*key)
-        watch_key(&store, watch, key);
+        test_watch_add(&watch, key);
     assert_int_equal(others_after_release(&other, "m"), 1);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     for (char key[2] = "a"; *key <= 'z'; ++*key)
         assert_int_equal(others_after_release(&other, key), 0);
     test_close(&store);
@@ -437,22 +396,22 @@ static atomic_bool keep_going;
 static void *wait_and_leave(void *argument)
 {
     test_store *store = argument;
-    void *watch = watch_open(store);
+    test_watch watch = test_watch_open(store);
 
     while (atomic_load(&keep_going)) {
-        store->driver->watch_add(store->state, watch, "k", 1, NULL);
-        store->driver->watch_read(store->state, watch, report, NULL, NULL);
-        store->driver->watch_remove(store->state, watch, "k", 1, NULL);
+        test_watch_add(&watch, "k");
+        test_watch_read(&watch);
+        test_watch_remove(&watch, "k");
         store->driver->caps(store->state);
     }
-    store->driver->watch_close(store->state, watch);
+    test_watch_close(&watch);
     return NULL;
 }
 
 /* The watch is used by another thread than the lane, as the engine does; meant for the thread sanitizer. */
 static void lane_and_watch_in_two_threads(void **unused)
 {
-    test_store store = test_open("synchronous=off");
+    test_store store = test_database("synchronous=off");
     pthread_t thread;
 
     (void)unused;
@@ -460,7 +419,7 @@ static void lane_and_watch_in_two_threads(void **unused)
     assert_int_equal(pthread_create(&thread, NULL, wait_and_leave, &store), 0);
     for (int i = 0; i < 300; i++) {
         if (i % 100 == 99) { /* a new connection, too */
-            store.driver->close(store.state, store.lane);
+            test_close_lane(&store);
             assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
         }
         assert_int_not_equal(others_after_release(&store, "k"), -1);
@@ -474,19 +433,19 @@ static void lane_and_watch_in_two_threads(void **unused)
 /* A side file that somebody deleted is made anew, with all the waits in it. */
 static void a_deleted_side_file_is_made_anew(void **unused)
 {
-    test_store store = test_open(NULL), other = test_open(NULL), newcomer;
-    void *watch = watch_open(&store);
+    test_store store = test_database(NULL), other = test_database(NULL), newcomer;
+    test_watch watch = test_watch_open(&store);
 
     (void)unused;
-    watch_key(&store, watch, "one");
+    test_watch_add(&watch, "one");
     assert_int_equal(others_after_release(&other, "one"), 1);
     assert_int_equal(unlink(test_file("-waiters")), 0);
-    watch_key(&store, watch, "two");
-    newcomer = test_open(NULL);
+    test_watch_add(&watch, "two");
+    newcomer = test_database(NULL);
     assert_int_equal(others_after_release(&newcomer, "one"), 1);
     assert_int_equal(others_after_release(&newcomer, "two"), 1);
     assert_int_equal(others_after_release(&other, "two"), 1);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     test_close(&store);
     test_close(&other);
     test_close(&newcomer);
@@ -495,18 +454,18 @@ static void a_deleted_side_file_is_made_anew(void **unused)
 /* A side file that cannot be used costs fairness only: the answer is "not known". A planted link is not followed. */
 static void without_a_side_file_nothing_is_known(void **unused)
 {
-    test_store store = test_open(NULL);
+    test_store store = test_database(NULL);
     char target[256];
-    void *watch;
+    test_watch watch;
 
     (void)unused;
     snprintf(target, sizeof target, "%s/target", test_folder);
     assert_int_equal(symlink(target, test_file("-waiters")), 0);
-    watch = watch_open(&store);
-    assert_int_equal(watch_key(&store, watch, "k"), VERROU_OK);
+    watch = test_watch_open(&store);
+    assert_int_equal(test_watch_add(&watch, "k"), VERROU_OK);
     assert_int_equal(access(target, F_OK), -1);
     assert_int_equal(others_after_release(&store, "k"), -1);
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     test_close(&store);
 }
 
@@ -514,21 +473,21 @@ static void without_a_side_file_nothing_is_known(void **unused)
 static void descriptors_of_a_watch_close_on_exec(void **unused)
 {
     bool before[256];
-    test_store store = test_open(NULL);
-    void *watch;
+    test_store store = test_database(NULL);
+    test_watch watch;
 
     (void)unused;
     for (int fd = 0; fd < 256; fd++)
         before[fd] = fcntl(fd, F_GETFD) >= 0;
-    watch = watch_open(&store);
-    watch_key(&store, watch, "k");
+    watch = test_watch_open(&store);
+    test_watch_add(&watch, "k");
     for (int fd = 0; fd < 256; fd++) {
         int flags = fcntl(fd, F_GETFD);
 
         if (flags >= 0 && !before[fd])
             assert_true(flags & FD_CLOEXEC);
     }
-    store.driver->watch_close(store.state, watch);
+    test_watch_close(&watch);
     for (int fd = 3; fd < 256; fd++) {
         char link[64], target[256];
         ssize_t len;

@@ -7,6 +7,7 @@
  * thread by flags, because nobody else may close a descriptor that is being polled.
  */
 #include "fault_proxy.h"
+#include "fault_protocol.h"
 #include "process.h"
 
 #include <errno.h>
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,14 +44,16 @@ typedef struct side {
 /* A request whose answer has not come. */
 typedef struct pending {
     proxy_fault fault; /* what to do to the answer; a kind that concerns requests: nothing */
-    int replies;       /* SUBSCRIBE a b c is answered three times */
+    int replies;       /* SUBSCRIBE a b c of Redis is answered three times */
+    int command;
 } pending;
 
 typedef struct connection {
     side client, server;
     pending *pending;
     size_t pending_count, pending_room;
-    bool raw;           /* not Redis's protocol */
+    session session;
+    bool raw;           /* the protocol is not understood */
     bool hold_requests; /* until proxy_let_go() */
     bool hold_replies;
     bool judged;    /* the first request in client.in has been held once and is not to be judged again */
@@ -74,6 +76,7 @@ struct fault_proxy {
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* broadcast after each round of the thread */
     int wake[2];
+    const protocol *protocol;
     process_port port;
     int listener; /* -1: refusing */
     int server_port;
@@ -114,89 +117,6 @@ static void bytes_drop(bytes *b, size_t length)
     b->length -= length;
     if (length)
         memmove(b->data, b->data + length, b->length);
-}
-
-/* ---- Redis's protocol ---- */
-
-#define NOT_REDIS ((size_t)-1)
-
-/* The length of a line with its end, 0 if it is not complete. */
-static size_t line_length(const char *data, size_t length)
-{
-    const char *end = memchr(data, '\n', length);
-
-    return end ? (size_t)(end - data) + 1 : 0;
-}
-
-/* The length of the first value, with all that it contains; 0 if it is not complete, NOT_REDIS if it is none. */
-static size_t value_length(const char *data, size_t length)
-{
-    size_t used = length ? line_length(data, length) : 0;
-    long count, factor = 1;
-
-    if (length && !memchr("+-:$*_,#!=(%~>|", data[0], 15))
-        return NOT_REDIS;
-    if (used == 0)
-        return 0;
-    count = strchr("$!=*%~>|", data[0]) ? strtol(data + 1, NULL, 10) : -1;
-    if (count < 0) /* a line is all, or nil */
-        return used;
-    if (strchr("$!=", data[0]))
-        return length - used < (size_t)count + 2 ? 0 : used + (size_t)count + 2;
-    if (strchr("%|", data[0]))
-        factor = 2;
-    for (count *= factor; count > 0; count--) {
-        size_t part = value_length(data + used, length - used);
-
-        if (part == 0 || part == NOT_REDIS)
-            return part;
-        used += part;
-    }
-    return used;
-}
-
-/* The n-th word of an array of strings, or NULL. */
-static const char *word_at(const char *data, size_t length, int n, size_t *ret_length)
-{
-    size_t at = line_length(data, length);
-
-    if (length == 0 || !memchr("*>", data[0], 2) || strtol(data + 1, NULL, 10) <= n)
-        return NULL;
-    for (; n > 0; n--)
-        at += value_length(data + at, length - at);
-    if (data[at] != '$')
-        return NULL;
-    *ret_length = (size_t)strtol(data + at + 1, NULL, 10);
-    return data + at + line_length(data + at, length - at);
-}
-
-static bool first_word_is(const char *data, size_t length, const char *const *words)
-{
-    size_t word_length;
-    const char *word = word_at(data, length, 0, &word_length);
-
-    for (; word && *words; words++) {
-        if (strlen(*words) == word_length && strncasecmp(word, *words, word_length) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Requests to subscribe are answered once for each channel. */
-static int replies_to(const char *data, size_t length)
-{
-    static const char *const many[] = {"subscribe",    "psubscribe",   "ssubscribe", "unsubscribe",
-                                       "punsubscribe", "sunsubscribe", NULL};
-    long words = first_word_is(data, length, many) ? strtol(data + 1, NULL, 10) : 2;
-
-    return words > 1 ? (int)words - 1 : 1;
-}
-
-static bool is_message(const connection *c, const char *data, size_t length)
-{
-    static const char *const messages[] = {"message", "pmessage", "smessage", NULL};
-
-    return c->pending_count == 0 || first_word_is(data, length, messages);
 }
 
 /* ---- faults ---- */
@@ -245,24 +165,24 @@ static void push_pending(connection *c, pending one)
     c->pending[c->pending_count++] = one;
 }
 
-static void forward_request(fault_proxy *p, connection *c, size_t length, proxy_fault fault)
+static void forward_request(fault_proxy *p, connection *c, const frame *request, proxy_fault fault)
 {
-    push_pending(c, (pending){fault, replies_to(c->client.in.data, length)});
+    push_pending(c, (pending){fault, request->replies, request->command});
     p->counters[PROXY_FORWARDED]++;
-    p->counters[PROXY_MATCHING] += contains(c->client.in.data, length, p->counted);
-    bytes_add(&c->server.out, c->client.in.data, length);
-    bytes_drop(&c->client.in, length);
+    p->counters[PROXY_MATCHING] += contains(c->client.in.data, request->length, p->counted);
+    bytes_add(&c->server.out, c->client.in.data, request->length);
+    bytes_drop(&c->client.in, request->length);
 }
 
 /* False if the connection takes no further request now. */
-static bool handle_request(fault_proxy *p, connection *c, size_t length)
+static bool handle_request(fault_proxy *p, connection *c, const frame *request)
 {
     proxy_fault fault = {.kind = PROXY_DROP_REQUEST};
     bool hit = false;
 
     if (!c->judged) {
         p->counters[PROXY_REQUESTS]++;
-        hit = judge(p, c->client.in.data, length, false, &fault);
+        hit = judge(p, c->client.in.data, request->length, false, &fault);
     }
     c->judged = false;
     if (hit && fault.kind == PROXY_DROP_REQUEST) {
@@ -275,33 +195,42 @@ static bool handle_request(fault_proxy *p, connection *c, size_t length)
         c->hold_requests = c->judged = true;
         return false;
     }
-    forward_request(p, c, length, hit ? fault : (proxy_fault){.kind = PROXY_DROP_REQUEST});
+    forward_request(p, c, request, hit ? fault : (proxy_fault){.kind = PROXY_DROP_REQUEST});
     return true;
 }
 
-/* A request as an array, or, as people type it, as a line. */
-static size_t request_length(const connection *c)
+static void pass(side *from, side *to, size_t length)
 {
-    const bytes *in = &c->client.in;
-
-    if (in->length && in->data[0] != '*' && (in->data[0] < ' ' || in->data[0] > '~'))
-        return NOT_REDIS;
-    return in->length && in->data[0] != '*' ? line_length(in->data, in->length) : value_length(in->data, in->length);
+    bytes_add(&to->out, from->in.data, length);
+    bytes_drop(&from->in, length);
 }
 
 static void pass_raw(side *from, side *to)
 {
-    bytes_add(&to->out, from->in.data, from->in.length);
-    from->in.length = 0;
+    pass(from, to, from->in.length);
+}
+
+/* False if nothing more can be done with what the client has sent. */
+static bool handle_request_frame(fault_proxy *p, connection *c)
+{
+    frame f = p->protocol->request(&c->session, c->client.in.data, c->client.in.length);
+
+    switch (f.kind) {
+    case FRAME_UNIT:
+        return handle_request(p, c, &f);
+    case FRAME_PASS:
+        pass(&c->client, &c->server, f.length);
+        return true;
+    default:
+        c->raw = f.kind == FRAME_RAW;
+        return false;
+    }
 }
 
 static void handle_requests(fault_proxy *p, connection *c)
 {
     while (!c->hold_requests && !c->stopped && !c->closing && !c->raw && c->client.in.length) {
-        size_t length = request_length(c);
-
-        c->raw = length == NOT_REDIS;
-        if (length == 0 || c->raw || !handle_request(p, c, length))
+        if (!handle_request_frame(p, c))
             break;
     }
     if (c->raw && c->client.in.length)
@@ -359,18 +288,28 @@ static void handle_reply(fault_proxy *p, connection *c, size_t length)
     pop_pending(c);
 }
 
+static void handle_reply_frame(fault_proxy *p, connection *c)
+{
+    int command = c->pending_count ? c->pending[0].command : -1;
+    frame f = p->protocol->reply(&c->session, command, c->server.in.data, c->server.in.length);
+
+    if (f.kind == FRAME_UNIT)
+        handle_reply(p, c, f.length);
+    else if (f.kind == FRAME_MESSAGE)
+        handle_message(p, c, f.length);
+    else if (f.kind == FRAME_PASS)
+        pass(&c->server, &c->client, f.length);
+    else
+        c->raw = f.kind == FRAME_RAW;
+}
+
 static void handle_replies(fault_proxy *p, connection *c)
 {
-    while (!c->hold_replies && !c->closing && !c->raw && c->server.in.length) {
-        size_t length = value_length(c->server.in.data, c->server.in.length);
+    size_t before = c->server.in.length + 1;
 
-        c->raw = length == NOT_REDIS;
-        if (length == 0 || c->raw)
-            break;
-        if (is_message(c, c->server.in.data, length))
-            handle_message(p, c, length);
-        else
-            handle_reply(p, c, length);
+    while (!c->hold_replies && !c->closing && !c->raw && c->server.in.length && c->server.in.length < before) {
+        before = c->server.in.length;
+        handle_reply_frame(p, c);
     }
     if (c->raw && c->server.in.length)
         pass_raw(&c->server, &c->client);
@@ -573,14 +512,36 @@ static void obey(fault_proxy *p)
     p->done = p->asked;
 }
 
-static long frames_in(const bytes *b)
+static long requests_in(const fault_proxy *p, connection *c)
 {
-    size_t at = 0, length;
+    size_t at = 0;
     long count = 0;
 
-    while (at < b->length && (length = value_length(b->data + at, b->length - at)) != 0 && length != NOT_REDIS) {
-        at += length;
+    while (at < c->client.in.length) {
+        frame f = p->protocol->request(&c->session, c->client.in.data + at, c->client.in.length - at);
+
+        if (f.kind < FRAME_PASS)
+            break;
+        count += f.kind == FRAME_UNIT;
+        at += f.length;
+    }
+    return count;
+}
+
+static long replies_in(const fault_proxy *p, connection *c)
+{
+    size_t at = 0, next = 0;
+    long count = 0;
+
+    while (at < c->server.in.length) {
+        int command = next < c->pending_count ? c->pending[next].command : -1;
+        frame f = p->protocol->reply(&c->session, command, c->server.in.data + at, c->server.in.length - at);
+
+        if (f.kind < FRAME_PASS)
+            break;
+        next += f.kind == FRAME_UNIT;
         count++;
+        at += f.length;
     }
     return count;
 }
@@ -588,11 +549,11 @@ static long frames_in(const bytes *b)
 static void count_held(fault_proxy *p)
 {
     p->counters[PROXY_HELD] = p->counters[PROXY_ORPHANED] = 0;
-    for (const connection *c = p->connections; c; c = c->next) {
+    for (connection *c = p->connections; c; c = c->next) {
         if (c->hold_requests)
-            p->counters[PROXY_HELD] += frames_in(&c->client.in);
+            p->counters[PROXY_HELD] += requests_in(p, c);
         if (c->hold_replies)
-            p->counters[PROXY_HELD] += frames_in(&c->server.in);
+            p->counters[PROXY_HELD] += replies_in(p, c);
         p->counters[PROXY_ORPHANED] += c->hold_requests && c->client.eof;
     }
 }
@@ -713,11 +674,14 @@ static void ask_and_unlock(fault_proxy *p)
         process_fail("the proxy does not do what it is asked for");
 }
 
-fault_proxy *proxy_start(int server_port)
+fault_proxy *proxy_start_for(proxy_protocol spoken, int server_port)
 {
+    static const protocol *const protocols[] = {
+        [PROXY_REDIS] = &fault__redis, [PROXY_POSTGRES] = &fault__postgres, [PROXY_MYSQL] = &fault__mysql};
     fault_proxy *p = need(calloc(1, sizeof *p));
     pthread_condattr_t monotonic;
 
+    p->protocol = protocols[spoken];
     p->port = process_port_new();
     p->listener = listen_on(p->port.number);
     p->server_port = server_port;
@@ -731,6 +695,11 @@ fault_proxy *proxy_start(int server_port)
     if (pthread_create(&p->thread, NULL, run, p) != 0)
         process_fail("cannot start the proxy's thread");
     return p;
+}
+
+fault_proxy *proxy_start(int server_port)
+{
+    return proxy_start_for(PROXY_REDIS, server_port);
 }
 
 int proxy_port(const fault_proxy *p)

@@ -1,10 +1,14 @@
 /*
  * fault_proxy.h - a TCP proxy in front of a server that loses, delays, repeats and cuts what passes through it.
  *
- * It runs in a thread of its own and knows where Redis requests and replies begin and end, so that a fault hits exactly one of them:
- * "the second request from now that contains GET". Faults are counted, never timed. Which reply belongs to which request is
- * known by their order; a published message is no reply and is passed on. A connection that does not speak Redis's protocol (TLS,
+ * It runs in a thread of its own and knows where requests and replies of Redis, PostgreSQL or MySQL begin and end, so that a fault hits
+ * exactly one of them: "the second request from now that contains GET". Faults are counted, never timed. Which reply belongs to which
+ * request is known by their order; a published message is no reply and is passed on. A connection that does not speak the protocol (TLS,
  * another server's) is passed through as it comes; only what is said of whole connections below holds for it.
+ *
+ * PostgreSQL: a request is all that a client sends up to a Sync or a simple Query, so one round trip; its reply all up to ReadyForQuery;
+ * a message a notification, notice or changed parameter that comes between replies. COPY and Flush are not known.
+ * MySQL: a request is a command; its reply all results of it. Commands that are not answered, and logging in, are neither counted nor hit.
  *
  * Any thread may call these; they return when what they say is in force, and make the test fail if that takes too long.
  */
@@ -16,7 +20,10 @@
 
 typedef struct fault_proxy fault_proxy;
 
-/* A proxy on a free port of 127.0.0.1 that connects to a server on another. */
+typedef enum proxy_protocol { PROXY_REDIS, PROXY_POSTGRES, PROXY_MYSQL } proxy_protocol;
+
+/* A proxy on a free port of 127.0.0.1 that connects to a server on another; proxy_start() is for Redis. */
+fault_proxy *proxy_start_for(proxy_protocol spoken, int server_port);
 fault_proxy *proxy_start(int server_port);
 int proxy_port(const fault_proxy *proxy);
 /* Connect to another server from now on; connections that exist keep theirs. */

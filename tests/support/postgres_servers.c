@@ -249,7 +249,7 @@ PGconn *postgres__connect(const char *host, int port, const char *options)
 
 static PGconn *try_to_connect(const postgres_server *server)
 {
-    PGconn *c = postgres__connect(server->folder, server->port, "-c log_statement=none");
+    PGconn *c = postgres__connect(server->folder, server->port, "-c log_statement=none -c client_min_messages=warning");
 
     if (PQstatus(c) == CONNECTION_OK)
         return c;

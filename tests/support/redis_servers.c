@@ -273,6 +273,13 @@ void redis_free_all(void)
         redis_server_free(servers);
 }
 
+int redis_teardown(void **unused)
+{
+    (void)unused;
+    redis_free_all();
+    return 0;
+}
+
 /* ---- the plain client ---- */
 
 /* NULL if the server cannot be reached or does not want us. */

@@ -52,6 +52,8 @@ redis_server *redis_server_start(const redis_options *options);
 void redis_server_free(redis_server *server);
 /* Stop and forget all that redis_*_start() made; for a teardown, also after a failed test. */
 void redis_free_all(void);
+/* The same as a teardown for cmocka; returns 0. */
+int redis_teardown(void **unused);
 
 /* Ask it to shut down (SIGTERM), or kill it (SIGKILL). */
 void redis_server_stop(redis_server *server);

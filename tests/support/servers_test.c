@@ -23,13 +23,6 @@ static int start(void **state)
     return 0;
 }
 
-static int stop(void **state)
-{
-    (void)state;
-    redis_free_all();
-    return 0;
-}
-
 static int start_proxy(void **state)
 {
     (void)state;
@@ -798,5 +791,5 @@ int main(void)
         proxy_test(dead_server_ends_the_connection),
     };
 
-    return cmocka_run_group_tests_name("servers", tests, start, stop);
+    return cmocka_run_group_tests_name("servers", tests, start, redis_teardown);
 }

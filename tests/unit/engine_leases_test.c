@@ -9,6 +9,7 @@
 static struct process *process;
 static struct {
     char event[40];
+    char key[40];
     char text[600]; /* owner and message */
 } records[MAX_RECORDS];
 static size_t record_count;
@@ -24,6 +25,7 @@ static void log_record(void *user, const verrou_log_record *record)
     if (record_count == MAX_RECORDS)
         return;
     snprintf(records[record_count].event, sizeof(records[0].event), "%s", record->event);
+    snprintf(records[record_count].key, sizeof(records[0].key), "%s", record->key ? record->key : "");
     snprintf(records[record_count++].text, sizeof(records[0].text), "%s %s", record->owner ? record->owner : "",
              record->message ? record->message : "");
 }
@@ -406,6 +408,28 @@ static void test_log_has_no_secrets(void **state)
     verrou_lock_free(other);
 }
 
+/* What a driver logs comes out formatted, at most 255 bytes of it, with the key as the application knows it. */
+static void test_events_of_drivers(void **state)
+{
+    struct world_options options = {.settings = "prefix=app:", .log = log_record, .log_level = VERROU_WARN};
+    char cut[256];
+
+    (void)state;
+    process = world_open(&world, &options);
+    process->host.log(process->engine, VERROU_INFO, "driver.quiet", NULL, "below the level");
+    process->host.log(process->engine, VERROU_WARN, "driver.keyed", "app:k", "%d of %s", 3, "four");
+    process->host.log(process->engine, VERROU_WARN, "driver.long", NULL, "%0300d", 0);
+    world_settle(&world);
+    assert_int_equal(record_count, 2);
+    assert_string_equal(records[0].event, "driver.keyed");
+    assert_string_equal(records[0].key, "k");
+    assert_string_equal(records[0].text, " 3 of four");
+    assert_string_equal(records[1].key, "");
+    memset(cut, '0', sizeof(cut));
+    cut[255] = '\0';
+    assert_string_equal(records[1].text + 1, cut);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,6 +449,7 @@ int main(void)
         TEST(test_wait_lost),
         TEST(test_wait_lost_after_extend),
         TEST(test_log_has_no_secrets),
+        TEST(test_events_of_drivers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -462,6 +462,59 @@ static void test_turn(void **state)
         verrou_lock_free(locks[i]);
 }
 
+/*
+ * When nobody else waits, or during a turn, a release and the request of the next waiter are one batch: so they are from the second
+ * release on, since the first one tells who waits. A release that is not carried out costs the waiter nothing but a request.
+ */
+static void passes_on(int32_t others)
+{
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[4];
+    struct outcome outcomes[4];
+    struct outcome release;
+    const struct request *last;
+
+    for (int i = 0; i < 4; i++)
+        locks[i] = new_lock(process, "k", 30000);
+    hold(locks[0]);
+    for (int i = 1; i < 4; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+    world.others = others;
+    for (int i = 0; i < 2; i++) {
+        start_release(&release, locks[i], 1000);
+        world_pass(&world, others > 0 && i == 0 ? STEP_BACK_MS : 0);
+        assert_done(&release, VERROU_OK);
+        assert_done(&outcomes[i + 1], VERROU_OK);
+    }
+    last = &world.requests[world.request_count - 1];
+    assert_int_equal(last->kind, VERROU_OP_ACQUIRE);
+    assert_int_equal(last->batch, 2);
+
+    world_script(&world, (struct turn){.fate = SAY_FAILED});
+    start_release(&release, locks[2], 1000);
+    world_settle(&world);
+    assert_done(&release, VERROU_ESTORAGE);
+    assert_int_equal(outcomes[3].done, 0);
+    start_release(&release, locks[2], 1000);
+    world_pass(&world, STEP_BACK_MS);
+    assert_done(&outcomes[3], VERROU_OK);
+    for (int i = 0; i < 4; i++)
+        verrou_lock_free(locks[i]);
+}
+
+static void test_passing_on(void **state)
+{
+    (void)state;
+    passes_on(0);
+}
+
+static void test_passing_on_in_turn(void **state)
+{
+    (void)state;
+    passes_on(1);
+}
+
 /* When the store does not answer the first waiter within its limit, those who waited as long are told as well, others are not. */
 static void test_failure_is_shared(void **state)
 {
@@ -534,6 +587,8 @@ int main(void)
         TEST(test_stepping_back),
         TEST(test_stepping_back_ends),
         TEST(test_turn),
+        TEST(test_passing_on),
+        TEST(test_passing_on_in_turn),
         TEST(test_failure_is_shared),
         TEST(test_short_deadline_is_not_shared),
     };

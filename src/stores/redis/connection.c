@@ -35,17 +35,6 @@ verrou_status verrou__redis_fail(const redis_state *state, const redis_fault *fa
                              fault->text);
 }
 
-void verrou__redis_log(const redis_state *state, verrou_level level, const char *event, const char *format, ...)
-{
-    char text[400];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
-}
-
 /* The first cause counts. */
 void verrou__redis_break(redis_connection *connection, redis_fault *fault, const char *code, const char *what)
 {

@@ -258,8 +258,8 @@ static void without_counter(redis_state *state)
 {
     atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (!atomic_exchange(&state->told_counter, true))
-        verrou__redis_log(state, VERROU_WARN, "store.no_token_counter",
-                          "the key %s cannot be used: tokens are the server's clock", state->counter);
+        state->host->log(state->log_context, VERROU_WARN, "store.no_token_counter", NULL,
+                         "the key %s cannot be used: tokens are the server's clock", state->counter);
 }
 
 /* The one that was refused for want of a right has shown which: that to the counter. In a cluster that says nothing of other counters. */
@@ -288,8 +288,8 @@ static void answer_freed(batch *b, verrou_op *op, long long listeners)
         listeners -= listeners > 0 && verrou__redis_is_watched(b->state, op->key, op->key_len);
         op->others = listeners < INT32_MAX ? (int32_t)listeners : INT32_MAX;
     } else if (listeners == -2 && !atomic_exchange(&b->state->told_publish, true)) {
-        verrou__redis_log(
-            b->state, VERROU_WARN, "store.publish_refused",
+        b->state->host->log(
+            b->state->log_context, VERROU_WARN, "store.publish_refused", NULL,
             "no right to publish on the channels of the locks: waiters elsewhere are not woken by releases");
     }
 }

@@ -2,11 +2,11 @@
  * redis.c - the Redis store: the driver table, the address and its settings, the state.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <verrou/redis.h>
 
 #include "redis_store.h"
+#include "util/settings.h"
 
 #define DEFAULT_PORT 6379
 #define DEFAULT_SENTINEL_PORT 26379
@@ -32,77 +32,14 @@ static const char *const settings[] = {"db",
 
 /* ---- settings ---- */
 
-typedef struct reader {
-    redis_state *state;
-    const verrou_url *url;
-    verrou_error *err;
-    verrou_status status;
-} reader;
-
-static void refuse(reader *r, const char *what, const char *value, const char *allowed)
+static void read_endpoints(redis_state *state, settings_reader *r, int default_port)
 {
-    if (r->status == VERROU_OK)
-        r->status = r->state->host->fail(r->err, VERROU_ECONFIG, 0, NULL, "%s: %s%s%s: it must be %s", r->url->scheme,
-                                         what, value ? "=" : "", value ? value : "", allowed);
-}
-
-static char *copy(reader *r, const char *text)
-{
-    size_t size = strlen(text) + 1;
-    char *copied = r->state->host->malloc(size);
-
-    if (!copied && r->status == VERROU_OK)
-        r->status = r->state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
-    return copied ? memcpy(copied, text, size) : NULL;
-}
-
-static void read_text(reader *r, const char *value, char **ret)
-{
-    if (value)
-        *ret = copy(r, value);
-}
-
-static bool parse_number(const char *text, int max, int *ret)
-{
-    char *end = NULL;
-    long number = strtol(text, &end, 10);
-
-    if (*text < '0' || *text > '9' || *end || number > max)
-        return false;
-    *ret = (int)number;
-    return true;
-}
-
-static void read_number(reader *r, const char *name, int max, int *ret)
-{
-    const char *value = r->state->host->setting(r->url, name);
-    char allowed[48];
-
-    if (!value || parse_number(value, max, ret))
-        return;
-    snprintf(allowed, sizeof allowed, "a number from 0 to %d", max);
-    refuse(r, name, value, allowed);
-}
-
-static void read_duration(reader *r, const char *name, int64_t *ret)
-{
-    const char *value = r->state->host->setting(r->url, name);
-
-    if (!value || r->status != VERROU_OK)
-        return;
-    if (r->state->host->duration(value, ret, NULL) != VERROU_OK || *ret < 1 || *ret == VERROU_FOREVER)
-        refuse(r, name, value, "a duration of 1 ms or more");
-}
-
-static void read_endpoints(reader *r, int default_port)
-{
-    redis_state *state = r->state;
     const verrou_url *url = r->url;
     size_t count = url->endpoint_count ? url->endpoint_count : 1;
     redis_address *endpoints;
 
     if (state->topology == REDIS_SINGLE && count > 1)
-        refuse(r, "the address names several hosts", NULL, "one, or redis+sentinel: or redis+cluster:");
+        settings_refuse(r, "the address names several hosts", NULL, "one, or redis+sentinel: or redis+cluster:");
     endpoints = state->host->malloc(count * sizeof *endpoints);
     if (!endpoints) {
         r->status = state->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
@@ -115,113 +52,110 @@ static void read_endpoints(reader *r, int default_port)
         int port = i < url->endpoint_count ? url->endpoints[i].port : 0;
 
         if (!verrou__redis_address_set(&endpoints[i], host, port ? port : default_port))
-            refuse(r, "host", host, "at most 255 bytes");
+            settings_refuse(r, "host", host, "at most 255 bytes");
     }
 }
 
-static void read_socket_path(reader *r)
+static void read_socket_path(redis_state *state, settings_reader *r)
 {
-    redis_state *state = r->state;
     const char *path = r->url->path;
 
     if (r->url->endpoint_count || !path || path[0] != '/' || !path[1]) {
-        refuse(r, "the address", NULL, "redis+unix:///PATH, an absolute path");
+        settings_refuse(r, "the address", NULL, "redis+unix:///PATH, an absolute path");
         return;
     }
-    read_endpoints(r, 0);
+    read_endpoints(state, r, 0);
     if (state->endpoint_count && !verrou__redis_address_set(state->endpoints, path, 0))
-        refuse(r, "path", path, "at most 255 bytes");
+        settings_refuse(r, "path", path, "at most 255 bytes");
 }
 
 /* "/mymaster" or "/mymaster/DB". Returns where the database is named, NULL if it is not. */
-static const char *read_master(reader *r)
+static const char *read_master(redis_state *state, settings_reader *r)
 {
     const char *name = r->url->path && r->url->path[0] == '/' ? r->url->path + 1 : "";
     size_t len = strcspn(name, "/");
 
     if (len == 0) {
-        refuse(r, "the address", NULL, "redis+sentinel://HOST:PORT,.../MASTER, with the name of the master");
+        settings_refuse(r, "the address", NULL, "redis+sentinel://HOST:PORT,.../MASTER, with the name of the master");
         return NULL;
     }
-    r->state->master = copy(r, name);
-    if (r->state->master)
-        r->state->master[len] = '\0';
+    state->master = settings_copy(r, name);
+    if (state->master)
+        state->master[len] = '\0';
     return name[len] ? name + len + 1 : NULL;
 }
 
-static void read_place(reader *r)
+static void read_place(redis_state *state, settings_reader *r)
 {
-    redis_state *state = r->state;
     const char *scheme = r->url->scheme;
-    const char *db = state->host->setting(r->url, "db");
+    const char *db = settings_value(r, "db");
     const char *path_db = NULL;
 
     if (strstr(scheme, "+sentinel")) {
         state->topology = REDIS_SENTINEL;
-        path_db = read_master(r);
+        path_db = read_master(state, r);
     } else if (strstr(scheme, "+cluster")) {
         state->topology = REDIS_CLUSTER;
     }
     if (strcmp(scheme, "redis+unix") == 0) {
-        read_socket_path(r);
+        read_socket_path(state, r);
     } else {
-        read_endpoints(r, state->topology == REDIS_SENTINEL ? DEFAULT_SENTINEL_PORT : DEFAULT_PORT);
+        read_endpoints(state, r, state->topology == REDIS_SENTINEL ? DEFAULT_SENTINEL_PORT : DEFAULT_PORT);
         if (state->topology != REDIS_SENTINEL && r->url->path && r->url->path[1])
             path_db = r->url->path + 1;
     }
-    read_number(r, "db", MAX_DB, &state->db);
+    settings_number(r, "db", MAX_DB, &state->db);
     if (path_db && db)
-        refuse(r, "db", db, "given once, in the path or as a setting");
+        settings_refuse(r, "db", db, "given once, in the path or as a setting");
     /* Not quoted: a misplaced password may be in it. */
-    else if (path_db && !parse_number(path_db, MAX_DB, &state->db))
-        refuse(r, "the path", NULL, "the number of a database");
+    else if (path_db && !settings_parse_number(path_db, MAX_DB, &state->db))
+        settings_refuse(r, "the path", NULL, "the number of a database");
     if (state->db != 0 && state->topology == REDIS_CLUSTER)
-        refuse(r, "db", db, "0: a cluster has no other database");
+        settings_refuse(r, "db", db, "0: a cluster has no other database");
 }
 
-static void read_tls(reader *r)
+static void read_tls(redis_state *state, settings_reader *r)
 {
-    const verrou_host *host = r->state->host;
-    const char *ca = host->setting(r->url, "ca");
-    const char *cert = host->setting(r->url, "cert");
-    const char *key = host->setting(r->url, "key");
-    const char *name = host->setting(r->url, "server-name");
+    const char *ca = settings_value(r, "ca");
+    const char *cert = settings_value(r, "cert");
+    const char *key = settings_value(r, "key");
+    const char *name = settings_value(r, "server-name");
+    const char *given = ca ? "ca" : cert ? "cert" : key ? "key" : name ? "server-name" : NULL;
     bool tls = strncmp(r->url->scheme, "rediss", 6) == 0;
 
     if (r->status != VERROU_OK)
         return;
-    if (!tls && (ca || cert || key || name)) {
-        refuse(r, ca ? "ca" : cert ? "cert" : key ? "key" : "server-name", NULL, "left out: only rediss: uses TLS");
+    if (!tls && given) {
+        settings_refuse(r, given, NULL, "left out: only rediss: uses TLS");
         return;
     }
     if (!cert != !key) {
-        refuse(r, cert ? "cert" : "key", NULL, "given together with the other one, cert or key");
+        settings_refuse(r, cert ? "cert" : "key", NULL, "given together with the other one, cert or key");
         return;
     }
-    read_text(r, name, &r->state->server_name);
+    state->server_name = settings_copy(r, name);
     if (tls && r->status == VERROU_OK)
-        r->status = verrou__redis_tls_context(host, ca, cert, key, &r->state->tls, r->err);
+        r->status = verrou__redis_tls_context(r->host, ca, cert, key, &state->tls, r->err);
 }
 
-static void read_settings(reader *r)
+static void read_settings(redis_state *state, settings_reader *r)
 {
-    redis_state *state = r->state;
-    const verrou_host *host = state->host;
-    const char *prefix = host->setting(r->url, "prefix");
+    const char *prefix = settings_value(r, "prefix");
 
-    read_place(r);
-    read_text(r, r->url->user, &state->user);
-    read_text(r, r->url->password, &state->password);
-    read_text(r, host->setting(r->url, "sentinel-user"), &state->sentinel_user);
-    read_text(r, host->setting(r->url, "sentinel-password"), &state->sentinel_password);
+    read_place(state, r);
+    state->user = settings_copy(r, r->url->user);
+    state->password = settings_copy(r, r->url->password);
+    state->sentinel_user = settings_copy(r, settings_value(r, "sentinel-user"));
+    state->sentinel_password = settings_copy(r, settings_value(r, "sentinel-password"));
     if ((state->sentinel_user || state->sentinel_password) && state->topology != REDIS_SENTINEL)
-        refuse(r, "sentinel-user and sentinel-password", NULL, "left out: there is no sentinel in this address");
+        settings_refuse(r, "sentinel-user and sentinel-password", NULL,
+                        "left out: there is no sentinel in this address");
     state->prefix_len = prefix ? strlen(prefix) : 0;
     snprintf(state->counter, sizeof state->counter, "%sverrou:fence", prefix ? prefix : "");
-    read_duration(r, "connect-timeout", &state->connect_timeout_ms);
-    read_duration(r, "wait-timeout", &state->wait_timeout_ms);
-    read_number(r, "wait-replicas", MAX_REPLICAS, &state->wait_replicas);
-    read_tls(r);
+    settings_duration(r, "connect-timeout", &state->connect_timeout_ms);
+    settings_duration(r, "wait-timeout", &state->wait_timeout_ms);
+    settings_number(r, "wait-replicas", MAX_REPLICAS, &state->wait_replicas);
+    read_tls(state, r);
 }
 
 /* ---- state ---- */
@@ -250,7 +184,7 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
                                   verrou_error *err)
 {
     redis_state *state = host->malloc(sizeof *state);
-    reader r = {state, url, err, VERROU_OK};
+    settings_reader r = {host, url, err, VERROU_OK};
 
     if (!state)
         return host->fail(err, VERROU_ENOMEM, 0, NULL, "out of memory");
@@ -271,7 +205,7 @@ static verrou_status redis_create(const verrou_host *host, void *log_context, co
     atomic_init(&state->counter_forbidden, false);
     atomic_init(&state->caps, VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH |
                                   VERROU_CAP_LIST | VERROU_CAP_SHARED);
-    read_settings(&r);
+    read_settings(state, &r);
     if (r.status != VERROU_OK) {
         redis_destroy(state);
         return r.status;

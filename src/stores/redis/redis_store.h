@@ -214,8 +214,6 @@ void verrou__redis_break(redis_connection *connection, redis_fault *fault, const
 void verrou__redis_fault_set(redis_fault *fault, verrou_op_result result, bool retriable, const char *code,
                              const char *format, ...) VERROU_PRINTF(5, 6);
 verrou_status verrou__redis_fail(const redis_state *state, const redis_fault *fault, verrou_error *err);
-void verrou__redis_log(const redis_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 
 /* ---- scripts.c ---- */
 

@@ -261,8 +261,8 @@ static void connect_node(cluster *c, node_line *line)
 static void tell_missing(const cluster *c)
 {
     if (atomic_exchange(&c->state->missing_nodes, c->missing) != c->missing && c->missing > 0)
-        verrou__redis_log(c->state, VERROU_WARN, "store.node_unreachable", "%u of the cluster's masters: %s",
-                          c->missing, c->why.text);
+        c->state->host->log(c->state->log_context, VERROU_WARN, "store.node_unreachable", NULL,
+                            "%u of the cluster's masters: %s", c->missing, c->why.text);
 }
 
 static void connect_nodes(cluster *c, const redis_connection *seed, char *text)

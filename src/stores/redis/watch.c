@@ -436,8 +436,8 @@ static void on_refused(redis_state *state)
     state->watch_refused = true;
     pthread_mutex_unlock(&state->mutex);
     atomic_fetch_and(&state->caps, ~VERROU_CAP_PUSH);
-    verrou__redis_log(state, VERROU_WARN, "store.subscribe_refused",
-                      "no right to subscribe to the channels of the locks: waiters ask again and again");
+    state->host->log(state->log_context, VERROU_WARN, "store.subscribe_refused", NULL,
+                     "no right to subscribe to the channels of the locks: waiters ask again and again");
 }
 
 static bool on_message(const listener *to, const redisReply *reply, const redis_connection *from, redis_fault *fault)

@@ -31,17 +31,6 @@
 /* SQLite's unix VFS takes no longer path unless it was compiled otherwise. */
 #define SQLITE_PATH_LIMIT 512
 
-void verrou__sqlite_log(const sqlite_state *state, verrou_level level, const char *event, const char *format, ...)
-{
-    char text[500];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
-}
-
 /* ---- faults ---- */
 
 static const char *code_name(int code)
@@ -463,10 +452,10 @@ static int journal_mode_set(sqlite_lane *lane)
 
     lane->wal = strcasecmp(mode, "wal") == 0;
     if (!lane->wal)
-        verrou__sqlite_log(lane->state, VERROU_WARN, "store.journal_mode",
-                           "database %s: the write-ahead log cannot be used here (a network filesystem?); "
-                           "going on with a rollback journal",
-                           lane->state->path);
+        lane->state->host->log(lane->state->log_context, VERROU_WARN, "store.journal_mode", NULL,
+                               "database %s: the write-ahead log cannot be used here (a network filesystem?); "
+                               "going on with a rollback journal",
+                               lane->state->path);
     return SQLITE_OK;
 }
 

@@ -540,7 +540,7 @@ static batch_end batch_run(sqlite_lane *lane, verrou_op *const *ops, size_t n, b
     /* Asked inside the transaction, since the wait for it may have been long; and first of all, as it explains other failures. */
     if (verrou__sqlite_moved(lane)) {
         verrou__sqlite_fault_moved(lane, fault);
-        verrou__sqlite_log(lane->state, VERROU_WARN, "store.replaced", "%s", fault->text);
+        lane->state->host->log(lane->state->log_context, VERROU_WARN, "store.replaced", NULL, "%s", fault->text);
         end = BATCH_MOVED;
     } else if (rc != SQLITE_OK) {
         verrou__sqlite_explain(lane, lane->db, rc, fault);

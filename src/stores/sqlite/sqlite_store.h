@@ -140,8 +140,6 @@ int verrou__sqlite_run(sqlite_lane *lane, const char *sql);
 int verrou__sqlite_step(sqlite_lane *lane, sqlite_statement which);
 /* End a transaction without committing it. */
 void verrou__sqlite_rollback(sqlite_lane *lane);
-void verrou__sqlite_log(const sqlite_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 
 /* ---- table.c ---- */
 /* Have the statements prepared, making the table if it is missing and autocreate is on. */

@@ -393,8 +393,8 @@ bool verrou__sqlite_ready(sqlite_lane *lane, sqlite_fault *fault)
     else
         atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (lane->shape.folded)
-        verrou__sqlite_log(state, VERROU_WARN, "store.collation",
-                           "database %s: table \"%s\" compares keys with %s: different keys may exclude each other",
-                           state->path, state->settings.table, lane->shape.collation);
+        state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
+                         "database %s: table \"%s\" compares keys with %s: different keys may exclude each other",
+                         state->path, state->settings.table, lane->shape.collation);
     return true;
 }
