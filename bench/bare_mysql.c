@@ -80,10 +80,11 @@ static void run(const struct bare_mysql *bare, int script, const char *key)
 {
     MYSQL_STMT *statement = bare->statements[script];
     long long number = script == ACQUIRE ? 600000 : 0;
-    unsigned long lengths[] = {strlen(key), strlen(OWNER)};
+    char owner[] = OWNER;
+    unsigned long lengths[] = {strlen(key), strlen(owner)};
     MYSQL_BIND values[] = {
         {.buffer_type = MYSQL_TYPE_STRING, .buffer = (char *)key, .length = &lengths[0]},
-        {.buffer_type = MYSQL_TYPE_STRING, .buffer = OWNER, .length = &lengths[1]},
+        {.buffer_type = MYSQL_TYPE_STRING, .buffer = owner, .length = &lengths[1]},
         {.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number},
     };
 

@@ -19,7 +19,10 @@ struct script_text {
     Oid types[MAX_PARAMETERS];
 };
 
-/* As src/stores/postgres/table.c makes them for its own table. */
+/* As src/stores/postgres/ makes them for its own table: what a session is like, and the statements. */
+#define SESSION                                                                                              \
+    "SET lock_timeout = 10; SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off;" \
+    " SET enable_bitmapscan = off"
 #define NOW_US "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"
 #define NOW_MS "(" NOW_US " / 1000)"
 #define END_MS "((" NOW_US " + 999) / 1000 + $3)"
@@ -64,6 +67,7 @@ PGconn *bare_postgres_open(const char *url)
 
     if (PQstatus(connection) != CONNECTION_OK)
         bench_die("libpq", PQerrorMessage(connection));
+    bare_postgres_expect(connection, PQexec(connection, SESSION), PGRES_COMMAND_OK);
     for (int i = 0; i < SCRIPTS; i++)
         bare_postgres_expect(
             connection,

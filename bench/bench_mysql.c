@@ -129,16 +129,6 @@ static void bench_passing(const struct subject *subject, struct bench *bench, in
                                                            .of_original = 20});
 }
 
-/* So that the table is there before the bare client looks for it. */
-static void make_table(const char *url)
-{
-    verrou_error err = VERROU_ERROR_INIT;
-    verrou_store *store = bench_open(url);
-
-    bench_need(verrou_store_schema_apply(store, NULL, &err), &err, url);
-    verrou_store_close(store);
-}
-
 int main(int argc, char **argv)
 {
     struct bench bench = {.server = mariadb_server_start(&(mariadb_options){.durable = true, .config = CONFIG})};
@@ -164,8 +154,9 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE,
              bench.server->port);
-    make_table(bench.url);
-    snprintf(title, sizeof(title), "MariaDB %.20s: time of a pair", mariadb_text(bench.server, "SELECT VERSION()"));
+    subject_make_table(&subject);
+    snprintf(title, sizeof(title), "MariaDB %.20s: time of a pair",
+             mariadb_text(bench.server, "SELECT SUBSTRING_INDEX(VERSION(), '-', 1)"));
     bench_head(title);
     bench_pairs(&subject, argc, argv);
     bench_head("MariaDB: from one to the next");

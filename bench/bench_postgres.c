@@ -86,7 +86,10 @@ static long long count_end(void *arg)
 
 static void *advisory_open(const char *url)
 {
-    return bare_postgres_open(url);
+    PGconn *connection = bare_postgres_open(url);
+
+    bare_postgres_expect(connection, PQexec(connection, "SET lock_timeout = 0"), PGRES_COMMAND_OK);
+    return connection;
 }
 
 static void advisory_run(PGconn *connection, const char *sql)
@@ -144,16 +147,6 @@ static void bench_passing(const struct subject *subject, struct bench *bench, in
                                                            .of_original = 20});
 }
 
-/* So that the table is there before the bare client looks for it. */
-static void make_table(const char *url)
-{
-    verrou_error err = VERROU_ERROR_INIT;
-    verrou_store *store = bench_open(url);
-
-    bench_need(verrou_store_schema_apply(store, NULL, &err), &err, url);
-    verrou_store_close(store);
-}
-
 int main(int argc, char **argv)
 {
     struct bench bench = {.server = postgres_server_start(&(postgres_options){.durable = true, .config = CONFIG})};
@@ -180,9 +173,9 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "postgres://" POSTGRES_USER "@127.0.0.1:%d/" POSTGRES_DATABASE,
              bench.server->port);
-    make_table(bench.url);
+    subject_make_table(&subject);
     snprintf(title, sizeof(title), "PostgreSQL %.20s: time of a pair",
-             postgres_text(bench.server, "SHOW server_version"));
+             postgres_text(bench.server, "SELECT split_part(current_setting('server_version'), ' ', 1)"));
     bench_head(title);
     bench_pairs(&subject, argc, argv);
     bench_head("PostgreSQL: from one to the next");

@@ -22,6 +22,18 @@ const char *subject_url(const struct subject *subject, const char *settings, cha
     return url;
 }
 
+void subject_make_table(const struct subject *subject)
+{
+    verrou_error err = VERROU_ERROR_INIT;
+    verrou_store *store = bench_open(subject->url);
+    verrou_lock *lock = bench_lock(store, "verrou:0");
+
+    bench_need(verrou_lock_acquire(lock, NULL, NULL, &err), &err, subject->url);
+    bench_release(lock);
+    verrou_lock_free(lock);
+    verrou_store_close(store);
+}
+
 /* ---- costs ---- */
 
 struct cost {

@@ -42,6 +42,9 @@ struct subject {
 #define SUBJECT_URL 512
 const char *subject_url(const struct subject *subject, const char *settings, char url[SUBJECT_URL]);
 
+/* Have the store make its table, which the bare client needs as well. */
+void subject_make_table(const struct subject *subject);
+
 /* The least ratio to each reference. Less than 0: not beside this one. */
 struct subject_aims {
     double pipeline, original, connections;
