@@ -103,7 +103,10 @@ typedef struct verrou_database {
     /* Read the row of this key: VERROU_OK and *ret_found 0 or 1. */
     verrou_status (*get_lock)(void *user, const char *key, int *ret_found, verrou_row *ret_row, verrou_error *err);
 
-    /* Optional: the store's clock in epoch milliseconds. Without it, VERROU_CAP_SERVER_CLOCK is not claimed. */
+    /*
+     * Optional: the store's clock in epoch milliseconds. Without it, VERROU_CAP_SERVER_CLOCK is not claimed. `now` and `next_fence` may
+     * answer VERROU_ENOTSUP, "this database has none", which may be known only once it is connected: from then on it is as if they were NULL.
+     */
     verrou_status (*now)(void *user, int64_t *ret_now_ms, verrou_error *err);
 
     /*
@@ -323,6 +326,15 @@ typedef struct verrou_driver {
     verrou_status (*watch_add)(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
     verrou_status (*watch_remove)(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
     verrou_status (*watch_read)(void *state, void *watch, verrou_watch_fn report, void *context, verrou_error *err);
+
+    /*
+     * Instead of open, close, execute and watch_, which are then NULL: the seven calls. create() makes their `user`, destroy() ends it (after
+     * their `close`, if there is one). The library puts the adapter of verrou_store_from_database() around them, with one lane and the
+     * settings `table` and `autocreate`. list, check and schema, if given, are called with state and lane being `user`, once the table has its
+     * name, whether it is there or not; caps, if given, adds what the adapter cannot know, VERROU_CAP_SHARED. Of the flags _NETWORK and
+     * _CONNECTS count.
+     */
+    const verrou_database *database;
 } verrou_driver;
 
 /*

@@ -72,30 +72,56 @@ static bool is_scheme(const char *text)
     return len > 0 && len <= 32;
 }
 
+/* What a driver lacks that answers batches, NULL if nothing. */
+static const char *batch_driver_lacks(const verrou_driver *driver)
+{
+    bool is_inline = (driver->flags & VERROU_DRIVER_INLINE) != 0;
+
+    if (!driver->caps)
+        return "caps";
+    if (!driver->execute)
+        return "execute";
+    if (!is_inline && (!driver->open || !driver->close))
+        return driver->open ? "close" : "open";
+    if (!is_inline && (driver->default_lanes == 0 || driver->max_lanes < driver->default_lanes))
+        return "default_lanes";
+    if (driver->watch_open &&
+        !(driver->watch_close && driver->watch_fd && driver->watch_add && driver->watch_remove && driver->watch_read))
+        return "some of watch_";
+    return NULL;
+}
+
+/* The same of one that has the seven calls. What would never be called is refused, so that nobody relies on it. */
+static verrou_status check_database_driver(const verrou_driver *driver, verrou_error *err)
+{
+    if (!driver->create || !driver->destroy)
+        return verrou__fail(err, VERROU_EINVAL, "driver: %s is missing", driver->create ? "destroy" : "create");
+    if (driver->open || driver->close || driver->execute || driver->watch_open)
+        return verrou__fail(err, VERROU_EINVAL,
+                            "driver: beside `database` it may not have open, close, execute, watch_");
+    if (driver->flags & ~(VERROU_DRIVER_NETWORK | VERROU_DRIVER_CONNECTS))
+        return verrou__fail(err, VERROU_EINVAL, "driver: flags 0x%x do not go with `database`", driver->flags);
+    return verrou__database_check(driver->database, err);
+}
+
 verrou_status verrou__driver_check(const verrou_driver *driver, verrou_error *err)
 {
     const char *missing = NULL;
-    bool is_inline;
+    verrou_status status = VERROU_OK;
 
     if (!driver)
         return verrou__fail(err, VERROU_EINVAL, "driver is NULL");
     if (driver->version != VERROU_STORE_VERSION)
         return verrou__fail(err, VERROU_EINVAL, "driver: version %u, and this library needs %u", driver->version,
                             (unsigned)VERROU_STORE_VERSION);
-    is_inline = (driver->flags & VERROU_DRIVER_INLINE) != 0;
     if (!driver->schemes || !driver->schemes[0])
         missing = "schemes";
-    else if (!driver->caps)
-        missing = "caps";
-    else if (!driver->execute)
-        missing = "execute";
-    else if (!is_inline && (!driver->open || !driver->close))
-        missing = driver->open ? "close" : "open";
-    else if (!is_inline && (driver->default_lanes == 0 || driver->max_lanes < driver->default_lanes))
-        missing = "default_lanes";
-    else if (driver->watch_open && !(driver->watch_close && driver->watch_fd && driver->watch_add &&
-                                     driver->watch_remove && driver->watch_read))
-        missing = "some of watch_";
+    else if (driver->database)
+        status = check_database_driver(driver, err);
+    else
+        missing = batch_driver_lacks(driver);
+    if (status != VERROU_OK)
+        return status;
     if (missing)
         return verrou__fail(err, VERROU_EINVAL, "driver: %s is missing", missing);
     for (const char *const *at = driver->schemes; *at; at++)

@@ -14,4 +14,11 @@ verrou_status verrou__driver_check(const verrou_driver *driver, verrou_error *er
 
 const verrou_driver *verrou__memory_driver(void); /* stores/memory */
 
+/* ---- stores/custom: the adapter around the seven calls of a driver that has them in place of open, close and execute ---- */
+verrou_status verrou__database_check(const verrou_database *table, verrou_error *err);
+/* The driver that a store sees in place of such a one. It has no create(); that is done by the other. */
+void verrou__database_adapt(const verrou_driver *inner, verrou_driver *ret_adapted);
+verrou_status verrou__database_create(const verrou_driver *inner, void *log_context, const verrou_url *url,
+                                      void **ret_state, verrou_error *err);
+
 #endif

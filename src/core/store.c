@@ -24,6 +24,8 @@ struct verrou_store {
     _Atomic(verrou__engine *) engine;
     atomic_bool closed;
     const verrou_driver *driver;
+    const verrou_driver *inner; /* has seven calls, which `driver` adapts; or NULL */
+    verrou_driver adapted;
     void *custom_state; /* of drivers without create() */
     verrou_url *url;
     verrou__engine_options options;
@@ -41,6 +43,7 @@ void verrou__set_test_manual(bool manual)
 }
 
 static const char *const common_settings[] = {"prefix", "timeout", "lanes", NULL};
+static const char *const table_settings[] = {"prefix", "timeout", "lanes", "table", "autocreate", NULL};
 
 /* ---- opening ---- */
 
@@ -96,7 +99,9 @@ static verrou_status make_engine(verrou_store *store, verrou__engine **ret_engin
 
     if (status != VERROU_OK)
         return status;
-    if (store->driver->create)
+    if (store->inner)
+        status = verrou__database_create(store->inner, engine, store->url, &state, err);
+    else if (store->driver->create)
         status = store->driver->create(&verrou__host, engine, store->url, &state, err);
     if (status != VERROU_OK) {
         verrou__engine_free(engine);
@@ -121,7 +126,8 @@ static void store_free(verrou_store *store)
 static verrou_status open_parsed(verrou_store *store, const verrou_store_options *options, verrou_error *err)
 {
     verrou__engine *engine = NULL;
-    verrou_status status = verrou__url_check_settings(store->url, common_settings, store->driver->settings, err);
+    verrou_status status = verrou__url_check_settings(store->url, store->inner ? table_settings : common_settings,
+                                                      store->driver->settings, err);
 
     if (status != VERROU_OK)
         return status;
@@ -165,6 +171,11 @@ verrou_status verrou__store_open_driver(const verrou_driver *driver, const char 
     verrou__fork_owner(&store->owner);
     pthread_mutex_init(&store->mutex, NULL);
     store->driver = driver;
+    if (driver->database) {
+        store->inner = driver;
+        verrou__database_adapt(driver, &store->adapted);
+        store->driver = &store->adapted;
+    }
     store->custom_state = state;
     if (driver->flags & VERROU_DRIVER_NETWORK)
         status = verrou__url_parse_network(url, &store->url, err);

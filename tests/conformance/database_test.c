@@ -1,13 +1,16 @@
 /*
  * database_test.c - the conformance suite on stores of seven calls over a table in memory, with and without the
- * optional calls; and what the adapter does when the calls fail. All opens share the table.
+ * optional calls, given by the application and by a driver; and what the adapter does when the calls fail. All opens
+ * share the table.
  */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -36,6 +39,10 @@ static struct table {
     verrou_status fence_status;
     bool lose_insert; /* the next row is inserted, and the answer gets lost */
     verrou_status look_status;
+    bool dropped;           /* until it is created again, inserts fail */
+    bool folded;            /* inserts meet a row that no other call finds */
+    atomic_int clock_asked; /* of the calls that have no answer */
+    atomic_int fence_asked;
 } table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static int64_t wall_ms(void)
@@ -94,6 +101,8 @@ static verrou_status table_create(void *user, verrou_error *err)
     if (table.create_faults > 0) {
         table.create_faults--;
         status = verrou_error_set(err, VERROU_ESTORAGE, 0, "28P01", "no right to create tables");
+    } else {
+        table.dropped = false;
     }
     pthread_mutex_unlock(&table.mutex);
     return status;
@@ -108,6 +117,10 @@ static verrou_status table_insert(void *user, const char *key, const char *owner
     (void)user;
     if (status == VERROU_ESTORAGE || status == VERROU_EUNKNOWN)
         return verrou_error_set(err, status, 0, "08006", "the connection broke");
+    if (table.dropped)
+        return verrou_error_set(err, VERROU_ESTORAGE, 0, "42P01", "there is no such table");
+    if (table.folded)
+        return VERROU_ENOTACQUIRED;
     if (status != VERROU_OK)
         return status;
 
@@ -207,6 +220,21 @@ static verrou_status table_next_fence(void *user, const char *key, uint64_t *ret
     return VERROU_OK;
 }
 
+/* A database that turns out to have no clock, and no place for tokens. */
+static verrou_status table_no_clock(void *user, int64_t *ret_now_ms, verrou_error *err)
+{
+    (void)user, (void)ret_now_ms, (void)err;
+    table.clock_asked++;
+    return VERROU_ENOTSUP;
+}
+
+static verrou_status table_no_fence(void *user, const char *key, uint64_t *ret_fence, verrou_error *err)
+{
+    (void)user, (void)key, (void)ret_fence, (void)err;
+    table.fence_asked++;
+    return VERROU_ENOTSUP;
+}
+
 #define SEVEN_CALLS                                                                                                \
     .version = VERROU_STORE_VERSION, .set_table_name = table_set_name, .create_table_if_not_exists = table_create, \
     .insert_lock = table_insert, .acquire_lock = table_acquire, .delete_lock = table_delete,                       \
@@ -215,6 +243,75 @@ static verrou_status table_next_fence(void *user, const char *key, uint64_t *ret
 static const verrou_database plain = {SEVEN_CALLS};
 static const verrou_database with_clock = {SEVEN_CALLS, .now = table_now};
 static const verrou_database with_all = {SEVEN_CALLS, .now = table_now, .next_fence = table_next_fence};
+static const verrou_database with_neither = {SEVEN_CALLS, .now = table_no_clock, .next_fence = table_no_fence};
+
+/* ---- drivers with the seven calls ---- */
+
+/* What create() makes: the `user` of the calls. */
+static struct opened {
+    atomic_int created;
+    atomic_int closed;
+    atomic_int destroyed;
+    uint32_t caps; /* what the driver adds */
+} opened;
+
+static verrou_status driver_create(const verrou_host *host, void *log_context, const verrou_url *url, void **ret_state,
+                                   verrou_error *err)
+{
+    (void)host, (void)log_context;
+    if (strcmp(url->rest, "nowhere") == 0)
+        return verrou_error_set(err, VERROU_ECONFIG, 0, NULL, "that leads nowhere");
+    opened.created++;
+    *ret_state = &opened;
+    return VERROU_OK;
+}
+
+static void driver_destroy(void *state)
+{
+    assert_ptr_equal(state, &opened);
+    assert_true(opened.closed > opened.destroyed);
+    opened.destroyed++;
+}
+
+static void driver_closed(void *user)
+{
+    assert_ptr_equal(user, &opened);
+    opened.closed++;
+}
+
+static uint32_t driver_caps(void *state)
+{
+    assert_ptr_equal(state, &opened);
+    return opened.caps;
+}
+
+/* Says on what it is called. */
+static verrou_status driver_schema(void *state, void *lane, int apply, int64_t deadline_ms, verrou_sink *sink,
+                                   verrou_error *err)
+{
+    (void)sink, (void)deadline_ms;
+    assert_ptr_equal(lane, state);
+    assert_ptr_equal(state, &opened);
+    return verrou_error_set(err, VERROU_ESTORAGE, 0, NULL, "schema of \"%s\", apply %d", table.name, apply);
+}
+
+static const char *const seven_schemes[] = {"seven", NULL};
+static const char *const seven_settings[] = {"colour", NULL};
+static const verrou_database seven_calls = {SEVEN_CALLS, .now = table_no_clock, .next_fence = table_no_fence,
+                                            .close = driver_closed};
+static const verrou_driver seven = {.version = VERROU_STORE_VERSION,
+                                    .schemes = seven_schemes,
+                                    .settings = seven_settings,
+                                    .create = driver_create,
+                                    .destroy = driver_destroy,
+                                    .caps = driver_caps,
+                                    .schema = driver_schema,
+                                    .database = &seven_calls};
+
+static verrou_status open_url(void *user, verrou_store **ret_store, verrou_error *err)
+{
+    return verrou_store_open(user, NULL, ret_store, err);
+}
 
 static verrou_status open_database(void *user, verrou_store **ret_store, verrou_error *err)
 {
@@ -244,6 +341,10 @@ static int fixture_begin(void **state)
     memset(table.rows, 0, sizeof table.rows);
     table.named = table.created = table.create_faults = 0;
     table.insert_status = table.fence_status = table.look_status = VERROU_OK;
+    table.dropped = table.folded = false;
+    table.clock_asked = table.fence_asked = 0;
+    opened.created = opened.closed = opened.destroyed = 0;
+    opened.caps = 0;
     fixture = (struct fixture){NULL, NULL, VERROU_ERROR_INIT};
     *state = &fixture;
     return 0;
@@ -446,6 +547,137 @@ static void clock_of_the_store_decides(void **state)
     assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
 }
 
+/* A clock and tokens that the database turns out not to have are asked for once; this machine's clock takes their place. */
+static void optional_calls_give_up(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t last = 0;
+
+    open_with(f, &with_neither, NULL);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+        assert_true(verrou_lock_fence(f->lock) > last);
+        last = verrou_lock_fence(f->lock);
+        assert_true(find("key")->row.expiration_ms <= wall_ms() + 30000);
+        assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+    }
+    assert_int_equal(table.clock_asked, 1);
+    assert_int_equal(table.fence_asked, 1);
+    assert_int_equal(verrou_store_caps(f->store), VERROU_CAP_FENCE);
+}
+
+/* A table that somebody dropped is made again by the call that finds out. */
+static void dropped_table_is_made_again(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &plain, NULL);
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+    table.dropped = true;
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
+    assert_int_equal(table.created, 2);
+}
+
+/* With autocreate=false it is not; and if it cannot be made, the call fails, the next one says why, and a later one makes it. */
+static void dropped_table_is_told(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &plain, "autocreate=false");
+    table.dropped = true;
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_ESTORAGE);
+    assert_non_null(strstr(f->err.message, "no such table"));
+    assert_int_equal(table.created, 0);
+    fixture_end(state);
+    fixture_begin(state);
+    open_with(f, &plain, NULL);
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+    table.dropped = true;
+    table.create_faults = 2;
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_ESTORAGE);
+    assert_non_null(strstr(f->err.message, "no such table"));
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_ESTORAGE);
+    assert_non_null(strstr(f->err.message, "no right to create tables"));
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
+}
+
+/* A row that only inserts meet is no holder. The message says which calls contradict each other. */
+static void contradiction_is_named(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &plain, "timeout=300ms");
+    table.folded = true;
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_ESTORAGE);
+    assert_non_null(strstr(f->err.message, "insert_lock says that there is a row, and get_lock that there is none"));
+}
+
+/* A driver with the seven calls is opened by its address: its settings and those of the table, one lane, its own capabilities added; `user` is
+ * what create() made, and ends with the store. */
+static void driver_of_seven_calls(void **state)
+{
+    struct fixture *f = *state;
+    char *text = NULL;
+
+    opened.caps = VERROU_CAP_SHARED;
+    assert_int_equal(verrou_store_open("seven:?table=my_locks&colour=red", NULL, &f->store, &f->err), VERROU_OK);
+    assert_int_equal(opened.created, 1);
+    assert_int_equal(verrou_store_schema(f->store, NULL, &text, &f->err), VERROU_ESTORAGE);
+    assert_string_equal(f->err.message, "schema: schema of \"my_locks\", apply 0");
+    assert_int_equal(table.created, 0);
+    assert_int_equal(verrou_lock_new(f->store, "key", NULL, &f->lock, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+    assert_int_equal(table.created, 1);
+    assert_int_equal(verrou_store_caps(f->store), VERROU_CAP_FENCE | VERROU_CAP_SHARED);
+    assert_int_equal(verrou_store_list(f->store, NULL, NULL, (verrou_list_fn)1, NULL, &f->err), VERROU_ENOTSUP);
+    fixture_end(state);
+    assert_int_equal(opened.closed, 1);
+    assert_int_equal(opened.destroyed, 1);
+    f->lock = NULL;
+    f->store = NULL;
+}
+
+/* What the address of such a store may not be. */
+static void addresses_of_seven_are_checked(void **state)
+{
+    static const char *const bad[] = {"seven:nowhere", "seven:?color=red", "seven:?autocreate=perhaps",
+                                      "seven:?table=", "seven:?lanes=2"};
+    struct fixture *f = *state;
+
+    for (size_t at = 0; at < sizeof bad / sizeof bad[0]; at++)
+        assert_int_equal(verrou_store_open(bad[at], NULL, &f->store, &f->err), VERROU_ECONFIG);
+    assert_int_equal(opened.created, 0);
+}
+
+/* A driver is refused that lacks one of the seven calls, or has beside them what would never be called. */
+static void odd_drivers_are_refused(void **state)
+{
+    static const char *const schemes[] = {"odd", NULL};
+    struct fixture *f = *state;
+    verrou_database calls = seven_calls;
+    verrou_driver odd = seven;
+
+    odd.schemes = schemes;
+    odd.database = &calls;
+    calls.get_lock = NULL;
+    assert_int_equal(verrou_register_driver(&odd, &f->err), VERROU_EINVAL);
+    assert_non_null(strstr(f->err.message, "get_lock"));
+    calls = seven_calls;
+    odd.flags = VERROU_DRIVER_COMPARES;
+    assert_int_equal(verrou_register_driver(&odd, &f->err), VERROU_EINVAL);
+    assert_non_null(strstr(f->err.message, "flags"));
+    odd.flags = 0;
+    odd.destroy = NULL;
+    assert_int_equal(verrou_register_driver(&odd, &f->err), VERROU_EINVAL);
+    assert_non_null(strstr(f->err.message, "destroy"));
+    odd.destroy = driver_destroy;
+    odd.close = (void (*)(void *, void *))(void (*)(void))abort;
+    assert_int_equal(verrou_register_driver(&odd, &f->err), VERROU_EINVAL);
+    assert_non_null(strstr(f->err.message, "close"));
+}
+
 #define ADAPTER_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_begin, fixture_end)
 
 int main(void)
@@ -465,11 +697,26 @@ int main(void)
         ADAPTER_TEST(failed_look_is_told),
         ADAPTER_TEST(capabilities_follow_calls),
         ADAPTER_TEST(clock_of_the_store_decides),
+        ADAPTER_TEST(optional_calls_give_up),
+        ADAPTER_TEST(dropped_table_is_made_again),
+        ADAPTER_TEST(dropped_table_is_told),
+        ADAPTER_TEST(contradiction_is_named),
+        ADAPTER_TEST(driver_of_seven_calls),
+        ADAPTER_TEST(addresses_of_seven_are_checked),
+        ADAPTER_TEST(odd_drivers_are_refused),
     };
-    int failed = cmocka_run_group_tests_name("database adapter", tests, NULL, NULL);
+    char address[] = "seven:";
+    verrou_conformance by_driver = {sizeof by_driver, "driver with seven calls", open_url, address, 0};
+    int failed;
+
+    if (verrou_register_driver(&seven, NULL) != VERROU_OK)
+        return 1;
+    failed = cmocka_run_group_tests_name("database adapter", tests, NULL, NULL);
 
     failed += conform("seven calls", &plain);
     failed += conform("seven calls with a clock", &with_clock);
     failed += conform("seven calls with clock and tokens", &with_all);
+    memset(table.rows, 0, sizeof table.rows);
+    failed += verrou_conformance_run(&by_driver);
     return failed == 0 ? 0 : 1;
 }

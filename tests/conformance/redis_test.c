@@ -1,25 +1,9 @@
 /*
- * redis_test.c - the conformance suite on Redis, once for each way to reach it. The way is the program's argument, so that ctest runs
- * them side by side: a run is mostly waiting. Servers are private ones, started here.
+ * redis_test.c - the conformance suite on Redis: see ways.h.
  */
 #include <redis_servers.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <verrou/conformance.h>
 
-#include <cmocka.h>
-
-static char url[2048];
-
-static verrou_status open_redis(void *user, verrou_store **ret_store, verrou_error *err)
-{
-    (void)user;
-    return verrou_store_open(url, NULL, ret_store, err);
-}
+#include "ways.h"
 
 /* ---- the ways ---- */
 
@@ -101,10 +85,7 @@ static void cluster_tag(void)
     cluster_with("?prefix=%7Bapp%7D:");
 }
 
-static const struct way {
-    const char *name;
-    void (*start)(void);
-} ways[] = {
+static const way ways[] = {
     {"single", single},
     {"odd_prefix", odd_prefix},
     {"acl", acl},
@@ -116,32 +97,7 @@ static const struct way {
     {"cluster_tag", cluster_tag},
 };
 
-/* ---- the suite ---- */
-
-static const struct way *way;
-
-/* As a test, because the support library makes a test fail if a server does not start. */
-static void servers_start(void **state)
-{
-    (void)state;
-    way->start();
-}
-
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest start[] = {cmocka_unit_test(servers_start)};
-    char name[64];
-    verrou_conformance suite = {sizeof suite, name, open_redis, NULL, 0};
-
-    for (size_t i = 0; argc == 2 && i < sizeof ways / sizeof ways[0]; i++)
-        if (strcmp(argv[1], ways[i].name) == 0)
-            way = &ways[i];
-    if (!way) {
-        fprintf(stderr, "usage: conformance_redis WAY\n");
-        return 2;
-    }
-    snprintf(name, sizeof name, "redis %s", way->name);
-    if (cmocka_run_group_tests_name("servers", start, NULL, NULL) != 0)
-        return 1;
-    return verrou_conformance_run(&suite) == 0 ? 0 : 1;
+    return ways_main("redis", ways, sizeof ways / sizeof ways[0], argc, argv);
 }

@@ -32,7 +32,8 @@ static long long refusals(void)
     return redis_calls(server, "pttl");
 }
 
-static const interop_store redis = {"redis", server_address, server_address, refusals};
+static const interop_store redis = {
+    .name = "redis", .their_address = server_address, .our_address = server_address, .refusals = refusals};
 
 /* Both sides write the same: a string with the owner, under the very key, that expires. */
 static void both_write_the_same(void **state)

@@ -22,6 +22,7 @@ typedef struct interop_store {
     const char *(*our_address)(void);
     /* A number that grows when the store has refused an acquisition of ours, and through nothing that they do. */
     long long (*refusals)(void);
+    bool folds_case; /* keys that differ in letter case only exclude each other, on both sides */
 } interop_store;
 
 /* Both sides, opened anew for each test. */

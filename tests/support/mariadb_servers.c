@@ -21,25 +21,28 @@ static mariadb_server *servers;
 
 /* ---- data ---- */
 
-/* The folder that mariadb-install-db has filled, made at the first call. */
+/* The folder that mariadb-install-db has filled, made at the first call. It would wait for the disk a thousand times. */
 static const char *template_data(void)
 {
     static char made[PROCESS_PATH + 8];
-    char folder[PROCESS_PATH], data[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
+    char folder[PROCESS_PATH], data[PROCESS_PATH + 16], tmpdir[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
     const char *argv[] = {"mariadb-install-db",
                           "--no-defaults",
                           data,
+                          tmpdir, /* files in a folder that others use may have the same names */
                           "--auth-root-authentication-method=normal",
                           "--skip-test-db",
                           "--skip-name-resolve",
                           "--innodb-log-file-size=8M",
-                          "--innodb-flush-log-at-trx-commit=0",
+                          "--innodb-flush-method=nosync",
+                          "--debug-no-sync",
                           NULL};
 
     if (made[0])
         return made;
     server_make_folder("install", folder);
     snprintf(data, sizeof data, "--datadir=%s/data", folder);
+    snprintf(tmpdir, sizeof tmpdir, "--tmpdir=%s", folder);
     snprintf(log, sizeof log, "%s/log", folder);
     process_run(&(process_spec){.argv = argv, .package = PACKAGE, .log = log, .unprivileged = true});
     snprintf(made, sizeof made, "%s/data", folder);
@@ -63,7 +66,7 @@ static void put_tls(FILE *out, const mariadb_server *server, const mariadb_optio
             server->folder);
 }
 
-/* A killed server keeps what it has committed with either value: 2 gives it to the kernel, 1 waits for the disk. */
+/* Without `durable` what is committed is given to the kernel, which has it also if the server is killed. */
 static void write_configuration(const mariadb_server *server, const mariadb_options *options)
 {
     char *text = NULL, path[PROCESS_PATH + 16];
@@ -73,10 +76,12 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
     if (!out)
         process_fail("out of memory");
     fprintf(out, "[mariadbd]\nbind_address=127.0.0.1\nport=%d\nsocket=%s\n", server->port, server->socket);
-    fprintf(out, "datadir=%s/data\npid_file=%s/pid\n", server->folder, server->folder);
-    fprintf(out, "skip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n", server->general_log);
+    fprintf(out, "datadir=%s/data\ntmpdir=%s\npid_file=%s/pid\n", server->folder, server->folder, server->folder);
+    fprintf(out, "character_set_server=utf8mb4\nskip_name_resolve\ngeneral_log=1\ngeneral_log_file=%s\n",
+            server->general_log);
     fprintf(out, "innodb_buffer_pool_size=16M\ninnodb_log_file_size=8M\ninnodb_use_native_aio=0\n");
-    fprintf(out, "innodb_flush_log_at_trx_commit=%d\n", options->durable ? 1 : 2);
+    if (!options->durable)
+        fprintf(out, "innodb_flush_log_at_trx_commit=2\ninnodb_flush_method=nosync\ndebug_no_sync\n");
     if (options->tls)
         put_tls(out, server, options);
     fprintf(out, "%s", options->config ? options->config : "");

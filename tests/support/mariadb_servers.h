@@ -25,7 +25,7 @@
 
 typedef struct mariadb_server mariadb_server;
 
-/* All may be zero: a server without password and TLS, whose data would not survive a failure of the machine, which no test causes. */
+/* All may be zero: a server for utf8mb4, as distributions set it up, without password and TLS, whose data would not survive a failure of the machine, which no test causes. */
 typedef struct mariadb_options {
     const char *config;          /* more lines of the section [mariadbd], each ended by \n */
     const char *password;        /* MARIADB_PASSWORD_USER exists and needs this password */

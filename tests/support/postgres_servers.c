@@ -90,18 +90,9 @@ static const char *template_data(void)
 {
     static char made[PROCESS_PATH + 8];
     char folder[PROCESS_PATH], data[PROCESS_PATH + 8], log[PROCESS_PATH + 8], initdb[PROCESS_PATH + 32];
-    const char *argv[] = {program("initdb", initdb),
-                          "-D",
-                          data,
-                          "-U",
-                          POSTGRES_USER,
-                          "-A",
-                          "trust",
-                          "-E",
-                          "UTF8",
-                          "--locale=C",
-                          "--no-sync",
-                          NULL};
+    const char *argv[] = {
+        program("initdb", initdb), "-D",        data, "-U", POSTGRES_USER, "-A", "trust", "-E", "UTF8", "--locale=C",
+        "--wal-segsize=1",         "--no-sync", NULL};
 
     if (made[0])
         return made;

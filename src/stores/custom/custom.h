@@ -6,6 +6,7 @@
 #define VERROU_CUSTOM_H
 
 #include "core/host.h"
+#include "core/registry.h"
 
 /* One call of the caller's, for messages. */
 #define VERROU__CUSTOM_CALL(table, call) \

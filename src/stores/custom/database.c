@@ -6,6 +6,8 @@
  * drew later, took the row earlier and gave it back meanwhile. Drawn by the holder, tokens come in the order of the
  * leases, as long as the lease is still live when the token is there; grant() makes sure of it. Rows are therefore
  * written with fence 0, and the holder's token cannot be told to others.
+ *
+ * The calls come from verrou_store_from_database(), or from a driver that has them in place of open ... execute: `inner`.
  */
 #include "stores/custom/custom.h"
 #include <stdatomic.h>
@@ -18,9 +20,13 @@
 struct database {
     const verrou_database *table;
     void *user;
+    const verrou_driver *inner; /* NULL: the calls are an application's */
     char *name;
-    bool named;   /* set_table_name() has been called */
-    bool created; /* create_table_if_not_exists() has succeeded, or is not wanted */
+    bool autocreate;
+    bool named;            /* set_table_name() has been called */
+    bool created;          /* create_table_if_not_exists() has succeeded, or is not wanted */
+    atomic_bool clockless; /* there is no `now`, or it said that this database has none */
+    atomic_bool fenceless; /* the same of `next_fence` */
 };
 
 /* The last token that this process drew from the clock, for all stores: two of them may be the same table. */
@@ -28,10 +34,12 @@ static _Atomic uint64_t last_token;
 
 static uint32_t database_caps(void *state)
 {
-    const struct database *db = state;
+    struct database *db = state;
+    const verrou_driver *inner = db->inner;
 
-    return VERROU_CAP_FENCE | (db->table->next_fence ? VERROU_CAP_FENCE_STORED : 0) |
-           (db->table->now ? VERROU_CAP_SERVER_CLOCK : 0);
+    return VERROU_CAP_FENCE | (atomic_load(&db->fenceless) ? 0 : VERROU_CAP_FENCE_STORED) |
+           (atomic_load(&db->clockless) ? 0 : VERROU_CAP_SERVER_CLOCK) | (inner && inner->list ? VERROU_CAP_LIST : 0) |
+           (inner && inner->caps ? inner->caps(db->user) : 0);
 }
 
 static verrou_status prepare_failed(const char *call, verrou_status status, verrou_error *err)
@@ -49,7 +57,7 @@ static verrou_status prepare_failed(const char *call, verrou_status status, verr
     return VERROU_ESTORAGE;
 }
 
-/* The table is prepared where a connection would be made: a failure is told to the requests that wait, and the next
+/* The table gets its name where a connection would be made: a failure is told to the requests that wait, and the next
  * ones try again. */
 static verrou_status database_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err)
 {
@@ -63,13 +71,18 @@ static verrou_status database_open(void *state, int64_t deadline_ms, void **ret_
             return prepare_failed("set_table_name", status, err);
         db->named = true;
     }
-    if (!db->created) {
-        status = db->table->create_table_if_not_exists(db->user, err);
-        if (status != VERROU_OK)
-            return prepare_failed("create_table_if_not_exists", status, err);
-        db->created = true;
-    }
     *ret_lane = db;
+    return VERROU_OK;
+}
+
+/* It is made by the first batch of requests: who only asks for the schema may have no right to. */
+static verrou_status table_create(struct database *db, verrou_error *err)
+{
+    verrou_status status = db->table->create_table_if_not_exists(db->user, err);
+
+    if (status != VERROU_OK)
+        return prepare_failed("create_table_if_not_exists", status, err);
+    db->created = true;
     return VERROU_OK;
 }
 
@@ -93,6 +106,8 @@ static void database_destroy(void *state)
 
     if (db->table->close)
         db->table->close(db->user);
+    if (db->inner)
+        db->inner->destroy(db->user);
     database_free(db);
 }
 
@@ -104,14 +119,18 @@ static bool now_read(struct database *db, verrou_op *op, int64_t *ret_now_ms)
     verrou_error err = VERROU_ERROR_INIT;
     verrou_status status;
 
-    if (!db->table->now) {
-        *ret_now_ms = verrou__wall_ms();
-        return true;
+    if (!atomic_load(&db->clockless)) {
+        status = db->table->now(db->user, ret_now_ms, &err);
+        if (status == VERROU_OK)
+            return true;
+        if (status != VERROU_ENOTSUP) {
+            verrou__custom_failed(op, "now", true, status, &err);
+            return false;
+        }
+        atomic_store(&db->clockless, true);
     }
-    status = db->table->now(db->user, ret_now_ms, &err);
-    if (status != VERROU_OK)
-        verrou__custom_failed(op, "now", true, status, &err);
-    return status == VERROU_OK;
+    *ret_now_ms = verrou__wall_ms();
+    return true;
 }
 
 static int64_t expiration(int64_t now_ms, int64_t ttl_ms)
@@ -141,11 +160,10 @@ static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_t
     struct timespec wall;
     int64_t now_ms = 0;
 
-    if (db->table->now) {
-        if (!now_read(db, op, &now_ms))
-            return false;
-        clock_us = now_ms > 0 ? (uint64_t)now_ms * 1000 : 0;
-    } else {
+    if (!now_read(db, op, &now_ms))
+        return false;
+    clock_us = now_ms > 0 ? (uint64_t)now_ms * 1000 : 0;
+    if (atomic_load(&db->clockless)) {
         clock_gettime(CLOCK_REALTIME, &wall);
         clock_us = (uint64_t)wall.tv_sec * 1000000 + (uint64_t)wall.tv_nsec / 1000;
     }
@@ -161,10 +179,14 @@ static bool token_draw(struct database *db, verrou_op *op, uint64_t *ret_token)
     verrou_error err = VERROU_ERROR_INIT;
     verrou_status status;
 
-    if (!db->table->next_fence)
+    if (atomic_load(&db->fenceless))
         return token_from_clock(db, op, ret_token);
 
     status = db->table->next_fence(db->user, op->key, ret_token, &err);
+    if (status == VERROU_ENOTSUP) {
+        atomic_store(&db->fenceless, true);
+        return token_from_clock(db, op, ret_token);
+    }
     if (status != VERROU_OK)
         verrou__custom_failed(op, "next_fence", true, status, &err);
     else if (*ret_token == 0)
@@ -270,10 +292,12 @@ static int row_take(struct database *db, verrou_op *op, int64_t now_ms)
 
 static void acquire(struct database *db, verrou_op *op)
 {
+    int found = 0;
+
     for (int round = 0; round < MAX_ROUNDS; round++) {
         verrou_row row;
         int64_t now_ms;
-        int taken, found;
+        int taken;
 
         if (!now_read(db, op, &now_ms))
             return;
@@ -291,7 +315,9 @@ static void acquire(struct database *db, verrou_op *op)
         }
         /* The holder has gone in between. */
     }
-    verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the row cannot be taken though it is free, %d times over",
+    verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "%s, %d times over",
+                         found ? "the row cannot be taken though it is free"
+                               : "insert_lock says that there is a row, and get_lock that there is none",
                          MAX_ROUNDS);
 }
 
@@ -366,21 +392,79 @@ static void answer(struct database *db, verrou_op *op)
         inspect(db, op, now_ms);
 }
 
+/*
+ * A request failed, and not for a passing reason: that may be a table which somebody dropped. Nothing was changed, so the request may be
+ * made once more. If the table cannot be made, the failure stays, and the next batch says why.
+ */
+static void answer_again(struct database *db, verrou_op *op)
+{
+    verrou_error err = VERROU_ERROR_INIT;
+
+    db->created = false;
+    if (table_create(db, &err) != VERROU_OK)
+        return;
+    verrou__free(op->error);
+    op->error = NULL;
+    op->result = VERROU_OP_UNSENT;
+    answer(db, op);
+}
+
 static verrou_status database_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                                       verrou_error *err)
 {
+    struct database *db = state;
+    bool mended = !db->autocreate || !db->created; /* made in this batch: once is enough */
+
     (void)lane;
-    (void)err;
+    if (!db->created && table_create(db, err) != VERROU_OK) {
+        for (size_t at = 0; at < n; at++)
+            verrou__host.op_fail(ops[at], err->retriable ? VERROU_OP_RETRY : VERROU_OP_FAILED, err->retriable,
+                                 err->store_code, "%s", err->message);
+        return VERROU_OK;
+    }
     for (size_t at = 0; at < n; at++) {
         /* Past the deadline the rest stays unsent: better than blocking callers who have gone. */
         if (at > 0 && verrou_now_ms() >= deadline_ms)
             break;
-        answer(state, ops[at]);
+        answer(db, ops[at]);
+        if (ops[at]->result == VERROU_OP_FAILED && !mended) {
+            answer_again(db, ops[at]);
+            mended = true;
+        }
     }
     return VERROU_OK;
 }
 
+/* ---- the driver's own list, check and schema ---- */
+
+static verrou_status database_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
+                                   verrou_sink *sink, verrou_error *err)
+{
+    const struct database *db = state;
+
+    (void)lane;
+    return db->inner->list(db->user, db->user, prefix, prefix_len, deadline_ms, sink, err);
+}
+
+static verrou_status database_look(void *state, void *lane, int64_t deadline_ms, verrou_sink *sink, verrou_error *err)
+{
+    const struct database *db = state;
+
+    (void)lane;
+    return db->inner->check(db->user, db->user, deadline_ms, sink, err);
+}
+
+static verrou_status database_schema(void *state, void *lane, int apply, int64_t deadline_ms, verrou_sink *sink,
+                                     verrou_error *err)
+{
+    const struct database *db = state;
+
+    (void)lane;
+    return db->inner->schema(db->user, db->user, apply, deadline_ms, sink, err);
+}
+
 static const char *const no_schemes[] = {NULL};
+/* The names are those of `table_settings` in core/store.c, which speaks for drivers. */
 static const char *const settings_known[] = {"table", "autocreate", NULL};
 
 static const verrou_driver database_driver = {
@@ -398,32 +482,51 @@ static const verrou_driver database_driver = {
 
 /* ---- opening ---- */
 
-static verrou_status settings_read(struct database *db, const char *address, verrou_error *err)
+verrou_status verrou__database_check(const verrou_database *table, verrou_error *err)
 {
-    const char *table, *autocreate;
-    verrou_url *url = NULL;
-    verrou_status status = verrou__url_parse(address, &url, err);
+    const verrou__custom_call calls[] = {
+        VERROU__CUSTOM_CALL(table, set_table_name), VERROU__CUSTOM_CALL(table, create_table_if_not_exists),
+        VERROU__CUSTOM_CALL(table, insert_lock),    VERROU__CUSTOM_CALL(table, acquire_lock),
+        VERROU__CUSTOM_CALL(table, delete_lock),    VERROU__CUSTOM_CALL(table, extend_lock),
+        VERROU__CUSTOM_CALL(table, get_lock),
+    };
 
-    if (status != VERROU_OK)
-        goto done;
+    return verrou__custom_check("database", table->version, calls, sizeof calls / sizeof calls[0], err);
+}
 
-    table = verrou__url_setting(url, "table");
-    autocreate = verrou__url_setting(url, "autocreate");
-    if (table && table[0] == '\0') {
-        status = verrou__fail(err, VERROU_ECONFIG, "setting table: it is empty");
-        goto done;
-    }
-    if (autocreate && strcmp(autocreate, "true") != 0 && strcmp(autocreate, "false") != 0) {
-        status = verrou__fail(err, VERROU_ECONFIG, "setting autocreate: \"%s\" is neither true nor false", autocreate);
-        goto done;
-    }
+static verrou_status settings_read(struct database *db, const verrou_url *url, verrou_error *err)
+{
+    const char *table = verrou__url_setting(url, "table");
+    const char *autocreate = verrou__url_setting(url, "autocreate");
 
-    db->created = autocreate && strcmp(autocreate, "false") == 0;
+    if (table && table[0] == '\0')
+        return verrou__fail(err, VERROU_ECONFIG, "setting table: it is empty");
+    if (autocreate && strcmp(autocreate, "true") != 0 && strcmp(autocreate, "false") != 0)
+        return verrou__fail(err, VERROU_ECONFIG, "setting autocreate: \"%s\" is neither true nor false", autocreate);
+
+    db->autocreate = !autocreate || strcmp(autocreate, "true") == 0;
+    db->created = !db->autocreate;
     db->name = verrou__strdup(table ? table : "verrou");
-    if (!db->name)
-        status = verrou__nomem(err);
-done:
-    verrou__free(url);
+    return db->name ? VERROU_OK : verrou__nomem(err);
+}
+
+/* A state without its `user`. */
+static verrou_status database_new(const verrou_database *table, const verrou_url *url, struct database **ret_db,
+                                  verrou_error *err)
+{
+    struct database *db = verrou__calloc(sizeof *db);
+    verrou_status status;
+
+    if (!db)
+        return verrou__nomem(err);
+    db->table = table;
+    atomic_init(&db->clockless, table->now == NULL);
+    atomic_init(&db->fenceless, table->next_fence == NULL);
+    status = settings_read(db, url, err);
+    if (status == VERROU_OK)
+        *ret_db = db;
+    else
+        database_free(db);
     return status;
 }
 
@@ -432,41 +535,65 @@ verrou_status verrou_store_from_database(const verrou_database *table, void *use
                                          verrou_error *err)
 {
     struct database *db = NULL;
-    char *url = NULL;
+    verrou_url *url = NULL;
+    char *address = NULL;
     verrou_status status;
 
     if (!table || !ret_store)
         return verrou__fail(err, VERROU_EINVAL, "database: no table, or nowhere to put the store");
-    const verrou__custom_call calls[] = {
-        VERROU__CUSTOM_CALL(table, set_table_name), VERROU__CUSTOM_CALL(table, create_table_if_not_exists),
-        VERROU__CUSTOM_CALL(table, insert_lock),    VERROU__CUSTOM_CALL(table, acquire_lock),
-        VERROU__CUSTOM_CALL(table, delete_lock),    VERROU__CUSTOM_CALL(table, extend_lock),
-        VERROU__CUSTOM_CALL(table, get_lock),
-    };
-    status = verrou__custom_check("database", table->version, calls, sizeof calls / sizeof calls[0], err);
+    status = verrou__database_check(table, err);
     if (status != VERROU_OK)
         return status;
 
-    status = verrou__custom_address(settings, &url, err);
+    status = verrou__custom_address(settings, &address, err);
+    if (status == VERROU_OK)
+        status = verrou__url_parse(address, &url, err);
+    if (status == VERROU_OK)
+        status = database_new(table, url, &db, err);
     if (status != VERROU_OK)
         goto done;
 
-    db = verrou__calloc(sizeof *db);
-    if (!db) {
-        status = verrou__nomem(err);
-        goto done;
-    }
-    db->table = table;
     db->user = user;
-    status = settings_read(db, url, err);
-    if (status != VERROU_OK)
-        goto done;
-
-    status = verrou__store_open_driver(&database_driver, url, options, db, ret_store, err);
+    status = verrou__store_open_driver(&database_driver, address, options, db, ret_store, err);
     if (status == VERROU_OK)
         db = NULL; /* the store's now */
 done:
     database_free(db);
     verrou__free(url);
+    verrou__free(address);
     return status;
+}
+
+/* ---- drivers with the seven calls ---- */
+
+void verrou__database_adapt(const verrou_driver *inner, verrou_driver *ret_adapted)
+{
+    *ret_adapted = database_driver;
+    ret_adapted->schemes = inner->schemes;
+    ret_adapted->settings = inner->settings;
+    ret_adapted->flags = inner->flags & (VERROU_DRIVER_NETWORK | VERROU_DRIVER_CONNECTS);
+    if (inner->list)
+        ret_adapted->list = database_list;
+    if (inner->check)
+        ret_adapted->check = database_look;
+    if (inner->schema)
+        ret_adapted->schema = database_schema;
+}
+
+verrou_status verrou__database_create(const verrou_driver *inner, void *log_context, const verrou_url *url,
+                                      void **ret_state, verrou_error *err)
+{
+    struct database *db = NULL;
+    verrou_status status = database_new(inner->database, url, &db, err);
+
+    if (status != VERROU_OK)
+        return status;
+    status = inner->create(&verrou__host, log_context, url, &db->user, err);
+    if (status != VERROU_OK) {
+        database_free(db);
+        return status;
+    }
+    db->inner = inner;
+    *ret_state = db;
+    return VERROU_OK;
 }

@@ -10,4 +10,27 @@ async function redis(address) {
     return { driver: redisStore({ connection }), close: () => connection.disconnect() }
 }
 
-export const stores = { redis }
+async function overKnex(client, address) {
+    const { default: knex } = await import('knex')
+    const { knexStore } = await import('@verrou/core/drivers/knex')
+    const connection = knex({ client, connection: address, pool: { min: 0, max: 5 } })
+
+    return { driver: knexStore({ connection }), close: () => connection.destroy() }
+}
+
+async function kysely(address) {
+    const { default: pg } = await import('pg')
+    const { Kysely, PostgresDialect } = await import('kysely')
+    const { kyselyStore } = await import('@verrou/core/drivers/kysely')
+    const pool = new pg.Pool({ connectionString: address, max: 5 })
+    const connection = new Kysely({ dialect: new PostgresDialect({ pool }) })
+
+    return { driver: kyselyStore({ connection }), close: () => connection.destroy() }
+}
+
+export const stores = {
+    redis,
+    kysely,
+    postgres: (address) => overKnex('pg', address),
+    mysql: (address) => overKnex('mysql2', address),
+}

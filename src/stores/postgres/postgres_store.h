@@ -1,0 +1,235 @@
+/*
+ * postgres_store.h - what the files of the PostgreSQL store share. docs/internals/postgres.md explains the whole.
+ *
+ *   postgres.c    the driver table, address and settings, state
+ *   connection.c  sessions: connecting, results with deadlines, what errors mean, requests that were lost
+ *   table.c       the table's shape and the statements that follow from it
+ *   execute.c     a batch
+ *   watch.c       being told of releases
+ *   list.c, check.c, schema.c
+ *
+ * The state lives as long as the store and is shared by all threads; a lane is used by one thread at a time, the watch by the keeper only.
+ */
+#ifndef VERROU_POSTGRES_STORE_H
+#define VERROU_POSTGRES_STORE_H
+
+#include <libpq-fe.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <verrou/store.h>
+
+#include "util/lock_table.h"
+#include "util/table.h"
+
+#define POSTGRES_MAX_LANES 64
+#define POSTGRES_MAX_LOST 64
+#define POSTGRES_MAX_OPTIONS 64
+#define POSTGRES_MAX_NAME 63   /* bytes of a name at the server */
+#define POSTGRES_OLDEST 120000 /* nondeterministic collations are known, and so are the functions that we use */
+
+/* A failure, understood: for the error of a call or of each request of a batch. */
+typedef struct postgres_fault {
+    verrou_op_result result; /* RETRY or FAILED */
+    bool retriable;
+    bool fatal; /* the server ends the session with it */
+    bool stale; /* the table is not what it was: read its shape again */
+    bool moved; /* another server is to be looked for: this one may not write */
+    char code[8];
+    char text[440];
+} postgres_fault;
+
+typedef enum postgres_pooler { POOLER_AUTO, POOLER_NONE, POOLER_TRANSACTION } postgres_pooler;
+
+/* A keyword of libpq. */
+typedef struct postgres_option {
+    const char *name;
+    char *value;
+} postgres_option;
+
+/* One of the hosts. What is NULL is left to libpq: its environment variables, its service file, its defaults. */
+typedef struct postgres_place {
+    char *host;
+    char *hostaddr;
+    char *port;
+} postgres_place;
+
+/* What a session that lost an answer left behind. */
+typedef struct postgres_lost {
+    int pid;
+    char started[40];
+} postgres_lost;
+
+typedef struct postgres_state {
+    const verrou_host *host;
+    void *log_context;
+    postgres_option options[POSTGRES_MAX_OPTIONS];
+    size_t option_count;
+    postgres_place *places;
+    size_t place_count;
+    atomic_size_t good_place; /* the one that was connected to last */
+    int64_t connect_timeout_ms;
+    postgres_pooler pooler;
+    bool notify_trigger; /* is to be made by `schema apply` */
+    lock_table_settings table;
+    char name[2 * LOCK_TABLE_MAX_NAME + 8]; /* of the table, quoted */
+    atomic_uint caps;
+    atomic_bool told_notify, told_collation; /* each event once */
+    uint64_t seed;
+    atomic_size_t lost_count;    /* written with the mutex held */
+    atomic_size_t watched_count; /* likewise: keys that this process waits for */
+
+    pthread_mutex_t mutex; /* guards what follows */
+    postgres_lost lost[POSTGRES_MAX_LOST];
+    int lanes[POSTGRES_MAX_LANES]; /* process ids of their servers, to know our own notifications; 0: none */
+    struct table watched;          /* watch.c */
+    uint64_t fresh_count;
+    int watch_pid; /* 0: there is no watch */
+    bool watch_refused;
+} postgres_state;
+
+/* ---- connection.c ---- */
+
+typedef struct postgres_session {
+    postgres_state *state;
+    PGconn *conn;
+    char name[300]; /* of the server, for messages */
+    int pid;        /* of the server's process; 0 behind a pooler */
+    char started[40];
+    bool pooled;          /* nothing that is set for the session lasts */
+    bool broken;          /* close it */
+    postgres_fault fault; /* why */
+} postgres_session;
+
+typedef enum postgres_purpose { POSTGRES_FOR_LOCKS, POSTGRES_FOR_WATCH } postgres_purpose;
+
+/* Connect to a server that may write. False: `fault` says why, and there is nothing to close. */
+bool verrou__postgres_open(postgres_state *state, postgres_session *session, postgres_purpose purpose,
+                           int64_t deadline_ms, postgres_fault *fault);
+void verrou__postgres_close(postgres_session *session);
+/* Whether the session has ended while it was not used. */
+bool verrou__postgres_has_ended(postgres_session *session, postgres_fault *fault);
+/*
+ * The next result as PQgetResult() gives it, by the deadline. NULL: there is none (PQgetResult() said so), or the session is broken, and
+ * `fault` says why.
+ */
+PGresult *verrou__postgres_result(postgres_session *session, int64_t deadline_ms, postgres_fault *fault);
+/* One statement outside of a pipeline. NULL: it failed, and `fault` says how. */
+PGresult *verrou__postgres_ask(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql,
+                               int count, const char *const *values);
+/* Several statements without values, in one transaction. */
+bool verrou__postgres_run(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql);
+/* Begin a pipeline, end one that was read to its end, and put a sync point. False: out of memory or a broken session. */
+bool verrou__postgres_begin(postgres_session *session, postgres_fault *fault);
+bool verrou__postgres_sync(postgres_session *session, postgres_fault *fault);
+void verrou__postgres_end(postgres_session *session);
+/* A function of libpq that sends something has failed. */
+void verrou__postgres_unsent(postgres_session *session, postgres_fault *fault);
+/* Say what a result that is an error means. */
+void verrou__postgres_explain(const postgres_session *session, const PGresult *result, postgres_fault *fault);
+void verrou__postgres_fault_set(postgres_fault *fault, verrou_op_result result, bool retriable, const char *code,
+                                const char *format, ...) VERROU_PRINTF(5, 6);
+verrou_status verrou__postgres_fail(const postgres_state *state, const postgres_fault *fault, verrou_error *err);
+void verrou__postgres_log(const postgres_state *state, verrou_level level, const char *event, const char *format, ...)
+    VERROU_PRINTF(4, 5);
+/* The session is given up with requests that were not answered: have its process ended before anything else is asked. */
+void verrou__postgres_lost_answer(postgres_session *session);
+/* End what lost sessions left behind at this server. */
+void verrou__postgres_kill_lost(postgres_session *session, int64_t deadline_ms);
+
+/* ---- table.c ---- */
+
+/* What the shape of the table demands. */
+typedef struct postgres_shape {
+    bool exists;
+    bool fenced;      /* has the column `fence` */
+    bool folded;      /* takes different keys for equal */
+    bool may_look;    /* has the right to advisory locks */
+    bool may_prune;   /* has the right to delete */
+    char cast[80];    /* for keys: "" or "::type" */
+    char schema[200]; /* where the table is: names that need it are quoted */
+    char table[200];
+    char channel[32]; /* of notifications */
+    int lock_class;   /* of advisory locks */
+} postgres_shape;
+
+typedef enum postgres_statement {
+    STATEMENT_PREAMBLE, /* behind a pooler: what every transaction sets for itself */
+    STATEMENT_ACQUIRE,
+    STATEMENT_RELEASE,
+    STATEMENT_EXTEND,
+    STATEMENT_FORCE,
+    STATEMENT_INSPECT,
+    STATEMENT_NOTIFY,
+    STATEMENT_PRUNE,
+    STATEMENT_COUNT
+} postgres_statement;
+
+typedef struct postgres_lane {
+    postgres_session session;
+    bool ready; /* the shape was read, the statements are there */
+    int64_t ready_ms;
+    postgres_shape shape;
+    char *sql[STATEMENT_COUNT];
+    unsigned releases; /* since the last pruning */
+    char *cursor;      /* pruning goes on behind this key; NULL: from the begin */
+} postgres_lane;
+
+/* The server's clock in microseconds, and the keys' numbers among the advisory locks of the table. */
+#define POSTGRES_NOW_US "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"
+#define POSTGRES_NUMBER(key) "(hashtext(" key " COLLATE \"C\") & 63)"
+
+/* Have the statements ready, making the table if it is missing and autocreate is on. */
+bool verrou__postgres_ready(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault);
+/* The shape is to be read again. */
+void verrou__postgres_forget(postgres_lane *lane);
+/* Read and check the shape. False: wrong shape or failure. A missing table is no failure: shape->exists says so. */
+bool verrou__postgres_shape(postgres_session *session, postgres_shape *shape, int64_t deadline_ms,
+                            postgres_fault *fault);
+/* The statement that makes the table; on one line, or laid out. False: it does not fit. */
+bool verrou__postgres_create_sql(const postgres_state *state, bool laid_out, char *sql, size_t size);
+/* Make the table if it is missing. */
+bool verrou__postgres_create_table(postgres_session *session, int64_t deadline_ms, postgres_fault *fault);
+/* Send a statement within a pipeline. False: out of memory or a broken session. */
+bool verrou__postgres_send(postgres_lane *lane, postgres_statement which, const char *const *values,
+                           postgres_fault *fault);
+
+/* ---- postgres.c ---- */
+
+verrou_status verrou__postgres_lane_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err);
+void verrou__postgres_lane_close(void *state, void *lane);
+
+/* ---- execute.c ---- */
+
+verrou_status verrou__postgres_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
+                                       verrou_error *err);
+
+/* ---- watch.c ---- */
+
+verrou_status verrou__postgres_watch_open(void *state, int64_t deadline_ms, void **ret_watch, verrou_error *err);
+void verrou__postgres_watch_close(void *state, void *watch);
+int verrou__postgres_watch_fd(void *state, void *watch);
+verrou_status verrou__postgres_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
+verrou_status verrou__postgres_watch_remove(void *state, void *watch, const char *key, size_t key_len,
+                                            verrou_error *err);
+verrou_status verrou__postgres_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
+                                          verrou_error *err);
+/*
+ * Whether the key has come to be watched since it was last asked for: then asking has to wait for a release that is under way, which may
+ * have looked for waiters before this one. *ret_since is for verrou__postgres_was_asked(), when that was answered.
+ */
+bool verrou__postgres_is_fresh(postgres_state *state, const char *key, size_t key_len, uint64_t *ret_since);
+void verrou__postgres_was_asked(postgres_state *state, const char *key, size_t key_len, uint64_t since);
+void verrou__postgres_watched_free(postgres_state *state);
+
+/* ---- list.c, check.c, schema.c ---- */
+
+verrou_status verrou__postgres_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
+                                    verrou_sink *sink, verrou_error *err);
+verrou_status verrou__postgres_check(void *state, void *lane, int64_t deadline_ms, verrou_sink *sink,
+                                     verrou_error *err);
+verrou_status verrou__postgres_schema(void *state, void *lane, int apply, int64_t deadline_ms, verrou_sink *sink,
+                                      verrou_error *err);
+
+#endif
