@@ -22,10 +22,11 @@ struct script_text {
 /* As src/stores/postgres/ makes them for its own table: what a session is like, and the statements. */
 #define SESSION                                                                                              \
     "SET lock_timeout = 10; SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off;" \
-    " SET enable_bitmapscan = off"
+    " SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan"
 #define NOW_US "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"
 #define NOW_MS "(" NOW_US " / 1000)"
 #define END_MS "((" NOW_US " + 999) / 1000 + $3)"
+#define LEFT_MS "expiration - (" NOW_US " + 999) / 1000"
 #define LIVE "(expiration IS NULL OR expiration > " NOW_MS ")"
 #define NUMBER "(hashtext($1 COLLATE \"C\") & 63)"
 
@@ -39,7 +40,7 @@ static const struct script_text scripts[SCRIPTS] = {
                  " fence = greatest(coalesce(l.fence, 0) + 1, " NOW_US ")"
                  " WHERE l.expiration <= " NOW_MS " AND coalesce(l.fence, 0) < 9007199254740991 RETURNING fence)"
                  " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-                 " SELECT false, fence, owner, expiration - " NOW_MS " FROM seen"
+                 " SELECT false, fence, owner, " LEFT_MS " FROM seen"
                  " WHERE NOT EXISTS (SELECT FROM taken)",
                  4,
                  {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, BOOL_TYPE}},
