@@ -6,6 +6,7 @@
 #ifndef VERROU_BENCH_GOING_H
 #define VERROU_BENCH_GOING_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -41,7 +42,8 @@ struct going_waiter {
 
 static inline void going_served(struct going *going, int number)
 {
-    going->served[number]++;
+    if (!going->over) /* afterwards those come who never could before */
+        going->served[number]++;
     if (going->last != number) {
         going->changes++;
         going->all_changes++;
@@ -137,18 +139,33 @@ static inline void going_set(struct going *going, int processes, int waiters)
     memset(going->served, 0, sizeof(going->served));
 }
 
+/* The least and the most of some sums over as many waiters each, one after the other. */
+static inline void going_print_share(const struct going *going, const char *what, int waiters)
+{
+    long least = LONG_MAX, most = 0;
+    char measured[BENCH_CELL], compared[BENCH_CELL], ratio[BENCH_CELL];
+
+    for (int i = 0; i < going->processes * going->threads; i += waiters) {
+        long sum = 0;
+
+        for (int j = i; j < i + waiters; j++)
+            sum += going->served[j];
+        least = sum < least ? sum : least;
+        most = sum > most ? sum : most;
+    }
+    bench_line(
+        what, "least > 0", bench_cell(measured, "%ld", least), bench_cell(compared, "%ld", most),
+        bench_cell(ratio, "%.3f  %s", most > 0 ? (double)least / (double)most : 0, least > 0 ? "met" : "NOT MET"));
+}
+
 /* How often who came least, and who came most, was served in all rounds; and whether a waiter saw an error. */
 static inline void going_print_served(const struct going *going)
 {
-    long least = going->served[0], most = going->served[0];
-    char measured[BENCH_CELL], compared[BENCH_CELL];
+    char measured[BENCH_CELL];
 
-    for (int i = 0; i < going->processes * going->threads; i++) {
-        least = going->served[i] < least ? going->served[i] : least;
-        most = going->served[i] > most ? going->served[i] : most;
-    }
-    bench_row("  served: least and most of one waiter", "least > 0", bench_cell(measured, "%ld", least),
-              bench_cell(compared, "%ld", most), most > 0 ? (double)least / (double)most : 0);
+    going_print_share(going, "  served: least and most of one waiter", 1);
+    if (going->processes > 1)
+        going_print_share(going, "  served: least and most of one process", going->threads);
     if (going->errors > 0)
         bench_line("  errors seen by waiters", "0", bench_cell(measured, "%ld", going->errors), going->error,
                    "NOT MET");

@@ -9,16 +9,18 @@
 #include "bench.h"
 
 #define HANDOFF_ROUNDS 15
-#define HANDOFF_TURNS 30 /* a round */
+#define HANDOFF_TURNS 30  /* a round */
+#define HANDOFF_WARM_UP 8 /* turns before that, until all connections are there */
 #define HANDOFF_HOLD_MS 5
 #define HANDOFF_MAX (HANDOFF_ROUNDS * HANDOFF_TURNS)
 
 /* In shared memory. */
 struct handoff {
     char url[512];
+    _Atomic int ready;         /* processes that have had the lock once, and so their connections */
     _Atomic int64_t called_ns; /* when the last release was called */
     _Atomic int last;          /* who released */
-    _Atomic int turns;         /* of this round */
+    _Atomic int turns;         /* of this round; below 0: of the warm-up */
     _Atomic int same;          /* acquisitions by the one who had released */
     double from_call_us[HANDOFF_MAX];
     _Atomic int samples;
@@ -43,13 +45,20 @@ static inline void handoff_child(void *arg, int number)
     const struct handoff_lock *calls = ((struct handoff_round *)arg)->lock;
     void *lock = calls->open(handoff->url);
 
+    calls->acquire(lock);
+    calls->release(lock);
+    handoff->ready++;
+    while (handoff->ready < 2)
+        bench_sleep_ms(1);
     while (handoff->turns < HANDOFF_TURNS) {
         int64_t acquired_ns;
         int sample;
 
         calls->acquire(lock);
         acquired_ns = bench_now_ns();
-        if (handoff->last == number)
+        if (handoff->turns < 0)
+            ; /* warming up */
+        else if (handoff->last == number)
             handoff->same++;
         else if (handoff->called_ns > 0 && (sample = handoff->samples++) < HANDOFF_MAX)
             handoff->from_call_us[sample] = (double)(acquired_ns - handoff->called_ns) / 1000;
@@ -71,7 +80,8 @@ static inline double handoff_round(struct handoff *handoff, const struct handoff
     pid_t pids[2];
     size_t n;
 
-    handoff->turns = 0;
+    handoff->ready = 0;
+    handoff->turns = -HANDOFF_WARM_UP;
     handoff->called_ns = 0;
     for (int i = 0; i < 2; i++)
         pids[i] = bench_fork(handoff_child, &round, i + 1);

@@ -34,13 +34,16 @@ struct waiting {
 static void print_waiting(const struct waiting *waiting, long long requests, int64_t bytes)
 {
     struct bench_figures figures = {0};
-    char what[64], measured[BENCH_CELL], aim[BENCH_CELL] = "";
+    char what[64], measured[BENCH_CELL], aim[BENCH_CELL];
 
-    if (waiting->requests)
-        bench_cell(aim, "<= %d", waiting->requests);
-    figures.ratio = waiting->requests ? (double)requests / waiting->requests : (double)requests;
     snprintf(what, sizeof(what), "%s in 10 s, 1,000 waiters of one key", waiting->subject->requests);
-    bench_verdict(what, aim, bench_cell(measured, "%lld", requests), "", &figures, requests <= waiting->requests);
+    bench_cell(measured, "%lld", requests);
+    if (waiting->requests) {
+        figures.ratio = (double)requests / waiting->requests;
+        bench_verdict(what, bench_cell(aim, "<= %d", waiting->requests), measured, "", &figures, figures.ratio <= 1);
+    } else {
+        bench_line(what, "", measured, "", "");
+    }
     figures.ratio = (double)bytes / WAITERS / 1024;
     bench_verdict("  bytes of a waiter and its handle", "<= 1024",
                   bench_cell(measured, "%.0f", (double)bytes / WAITERS), "", &figures, bytes <= WAITERS * 1024);
