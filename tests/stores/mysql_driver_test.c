@@ -510,6 +510,21 @@ static void test_original_has_no_fence(void **state)
     }
 }
 
+/* A refusal by one's own lease, as after a lost answer, gives that lease a token too; by somebody else's it tells none. */
+static void test_original_token_of_an_own_lease(void **state)
+{
+    uint64_t fence;
+
+    (void)state;
+    open_on_original();
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+    fence = test_last.fence;
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_REFUSED);
+    assert_true(test_last.holder_is_owner && test_last.fence > fence);
+    assert_int_equal(test_acquire(&store, "k", "other"), VERROU_OP_REFUSED);
+    assert_int_equal(test_last.fence, 0);
+}
+
 static void *acquire_late(void *user)
 {
     verrou_op *op = user;
@@ -890,6 +905,7 @@ int main(void)
         without_table(test_original_folds_keys),
         without_table(test_original_renames_rows),
         without_table(test_original_has_no_fence),
+        without_table(test_original_token_of_an_own_lease),
         without_table(test_original_token_is_drawn_late),
         without_table(test_original_with_fence),
         without_table(test_original_batch),
