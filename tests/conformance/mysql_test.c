@@ -1,25 +1,9 @@
 /*
- * mysql_test.c - the conformance suite on MariaDB, once for each way to reach it. The way is the program's argument, so that ctest runs
- * them side by side: a run is mostly waiting. Servers are private ones, started here.
+ * mysql_test.c - the conformance suite on MariaDB: see ways.h.
  */
 #include <mariadb_servers.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <verrou/conformance.h>
 
-#include <cmocka.h>
-
-static char url[2048];
-
-static verrou_status open_mysql(void *user, verrou_store **ret_store, verrou_error *err)
-{
-    (void)user;
-    return verrou_store_open(url, NULL, ret_store, err);
-}
+#include "ways.h"
 
 /* ---- the ways ---- */
 
@@ -85,40 +69,12 @@ static void myisam(void)
     snprintf(url, sizeof url, "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE, server->port);
 }
 
-static const struct way {
-    const char *name;
-    void (*start)(void);
-} ways[] = {
+static const way ways[] = {
     {"plain", plain},      {"odd_prefix", odd_prefix}, {"tls", tls},
     {"unix", unix_socket}, {"original", original},     {"myisam", myisam},
 };
 
-/* ---- the suite ---- */
-
-static const struct way *way;
-
-/* As a test, because the support library makes a test fail if a server does not start. */
-static void server_start(void **state)
-{
-    (void)state;
-    way->start();
-}
-
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest start[] = {cmocka_unit_test(server_start)};
-    char name[64];
-    verrou_conformance suite = {sizeof suite, name, open_mysql, NULL, 0};
-
-    for (size_t i = 0; argc == 2 && i < sizeof ways / sizeof ways[0]; i++)
-        if (strcmp(argv[1], ways[i].name) == 0)
-            way = &ways[i];
-    if (!way) {
-        fprintf(stderr, "usage: conformance_mysql WAY\n");
-        return 2;
-    }
-    snprintf(name, sizeof name, "mysql %s", way->name);
-    if (cmocka_run_group_tests_name("servers", start, NULL, NULL) != 0)
-        return 1;
-    return verrou_conformance_run(&suite) == 0 ? 0 : 1;
+    return ways_main("mysql", ways, sizeof ways / sizeof ways[0], argc, argv);
 }

@@ -8,23 +8,8 @@
 
 #include <mariadb_servers.h>
 #include <postgres_servers.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <verrou/conformance.h>
 
-#include <cmocka.h>
-
-static char url[1024];
-
-static verrou_status open_odbc(void *user, verrou_store **ret_store, verrou_error *err)
-{
-    (void)user;
-    return verrou_store_open(url, NULL, ret_store, err);
-}
+#include "ways.h"
 
 /* ---- the ways ---- */
 
@@ -64,42 +49,14 @@ static void sqlite_original(void)
     strcat(url, "?table=original");
 }
 
-static const struct way {
-    const char *name;
-    void (*start)(void);
-} ways[] = {
+static const way ways[] = {
     {"sqlite", sqlite},
     {"sqlite_original", sqlite_original},
     {"postgres", postgres},
     {"mariadb", mariadb},
 };
 
-/* ---- the suite ---- */
-
-static const struct way *way;
-
-/* As a test, because the support library makes a test fail if a server does not start. */
-static void servers_start(void **state)
-{
-    (void)state;
-    way->start();
-}
-
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest start[] = {cmocka_unit_test(servers_start)};
-    char name[64];
-    verrou_conformance suite = {sizeof suite, name, open_odbc, NULL, 0};
-
-    for (size_t i = 0; argc == 2 && i < sizeof ways / sizeof ways[0]; i++)
-        if (strcmp(argv[1], ways[i].name) == 0)
-            way = &ways[i];
-    if (!way) {
-        fprintf(stderr, "usage: conformance_odbc WAY\n");
-        return 2;
-    }
-    snprintf(name, sizeof name, "odbc %s", way->name);
-    if (cmocka_run_group_tests_name("servers", start, NULL, NULL) != 0)
-        return 1;
-    return verrou_conformance_run(&suite) == 0 ? 0 : 1;
+    return ways_main("odbc", ways, sizeof ways / sizeof ways[0], argc, argv);
 }

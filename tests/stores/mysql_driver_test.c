@@ -11,6 +11,7 @@
 #define MANY 100
 
 static mariadb_server *server;
+static bool server_keeps_statements;
 static test_store store;
 
 static int start_server(void **state)
@@ -18,6 +19,7 @@ static int start_server(void **state)
     (void)state;
     failing_alloc_install();
     server = mariadb_server_start(NULL);
+    server_keeps_statements = true;
     return 0;
 }
 
@@ -26,6 +28,7 @@ static int start_server_without_statements(void **state)
 {
     (void)state;
     server = mariadb_server_start(&(mariadb_options){.config = "max_prepared_stmt_count=0\n"});
+    server_keeps_statements = false;
     return 0;
 }
 
@@ -257,6 +260,7 @@ static void test_round_trips(void **state)
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
     assert_int_equal(mariadb_logged(server, "Query\t"), 2);
+    assert_int_equal(mariadb_logged(server, "Query\tEXECUTE"), server_keeps_statements ? 2 : 0);
 }
 
 /* ---- batches ---- */

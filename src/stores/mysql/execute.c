@@ -617,11 +617,11 @@ verrou_status verrou__mysql_execute(void *context, void *lane_context, verrou_op
     batch b = {.lane = lane, .items = few_items, .states = few_states, .n = n, .deadline_ms = deadline_ms};
 
     verrou__mysql_until(state, deadline_ms);
-    if (n > FEW) {
+    if (n > FEW)
         b.items = host->malloc(n * (sizeof *b.items + 1));
-        b.states = (unsigned char *)(b.items + n);
-    }
     if (b.items) {
+        if (n > FEW)
+            b.states = (unsigned char *)(b.items + n);
         execute(&b, ops);
     } else {
         for (size_t i = 0; i < n; i++)

@@ -566,7 +566,8 @@ static bool greet(postgres_session *session, postgres_purpose purpose, int64_t d
         " w.pooled, set_config('lock_timeout', $3, w.pooled),"
         " CASE WHEN $4 THEN set_config('idle_session_timeout', '0', w.pooled) END,"
         " set_config('default_transaction_isolation', 'read committed', w.pooled),"
-        " set_config('enable_seqscan', 'off', w.pooled), set_config('enable_bitmapscan', 'off', w.pooled)"
+        " set_config('enable_seqscan', 'off', w.pooled), set_config('enable_bitmapscan', 'off', w.pooled),"
+        " set_config('plan_cache_mode', 'force_generic_plan', w.pooled)"
         " FROM (SELECT CASE $2::int WHEN 0 THEN pg_backend_pid() <> $1::int ELSE $2::int = 2 END AS pooled) AS w";
     postgres_state *state = session->state;
     char pid[16], pooler[16];

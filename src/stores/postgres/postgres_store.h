@@ -225,6 +225,12 @@ void verrou__postgres_watched_free(postgres_state *state);
 
 /* ---- list.c, check.c, schema.c ---- */
 
+#define POSTGRES_TRIGGER "verrou_tell_of_release" /* the trigger, and its function */
+
+/* Whether the table has the trigger that tells of releases by others. */
+bool verrou__postgres_has_trigger(postgres_session *session, const postgres_shape *shape, bool *ret_has,
+                                  int64_t deadline_ms, postgres_fault *fault);
+
 verrou_status verrou__postgres_list(void *state, void *lane, const char *prefix, size_t prefix_len, int64_t deadline_ms,
                                     verrou_sink *sink, verrou_error *err);
 verrou_status verrou__postgres_check(void *state, void *lane, int64_t deadline_ms, verrou_sink *sink,
