@@ -198,13 +198,13 @@ static const char add_fence_sql[] = "ALTER TABLE `table` ADD `fence` `number_typ
 
 static verrou_status schema_apply(odbc_store *store, verrou_error *err)
 {
+    const char *sql = store->shape.exists ? add_fence_sql : verrou__odbc_create_sql;
     int64_t rows;
 
-    if (!store->shape.exists)
-        return verrou__odbc_run(store, verrou__odbc_create_sql, NULL, 0, &rows, err);
-    if (!store->shape.fenced)
-        return verrou__odbc_run(store, add_fence_sql, NULL, 0, &rows, err);
-    return VERROU_OK;
+    if (store->shape.exists && store->shape.fenced)
+        return VERROU_OK;
+    store->shape.known = false;
+    return verrou__odbc_run(store, sql, NULL, 0, &rows, err);
 }
 
 static verrou_status schema_print(const odbc_store *store, verrou_sink *sink, verrou_error *err)

@@ -41,19 +41,36 @@ static void hide(char *text, const char *secret, size_t length)
     }
 }
 
+/* Copy the value that begins here, "VALUE;" or "{VALUE}" with }} for a brace, and return its length. */
+static size_t copy_value(const char *from, char *out, size_t size)
+{
+    const bool braced = *from == '{';
+    size_t length = 0;
+
+    for (from += braced; *from && length + 1 < size; from++) {
+        if ((!braced && *from == ';') || (braced && *from == '}' && *++from != '}'))
+            break;
+        out[length++] = *from;
+    }
+    out[length] = '\0';
+    return length;
+}
+
 /* The connection string is "NAME=VALUE;NAME={VALUE};...". */
 static void hide_passwords(const char *connection_string, char *text)
 {
-    for (const char *at = strchr(connection_string, '='); at; at = strchr(at + 1, '=')) {
-        const char *name = at;
-        const char *value = at + 1 + strspn(at + 1, " ");
-        bool braced = *value == '{';
+    char secret[512];
 
+    for (const char *at = strchr(connection_string, '='); at; at = strchr(at + 1, '=')) {
+        const char *end = at, *name;
+
+        while (end > connection_string && end[-1] == ' ')
+            end--;
+        name = end;
         while (name > connection_string && !strchr(";{ ", name[-1]))
             name--;
-        value += braced;
-        if (is_secret_name(name, (size_t)(at - name)))
-            hide(text, value, strcspn(value, braced ? "}" : ";"));
+        if (is_secret_name(name, (size_t)(end - name)))
+            hide(text, secret, copy_value(at + 1 + strspn(at + 1, " "), secret, sizeof secret));
     }
 }
 

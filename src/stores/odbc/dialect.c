@@ -59,7 +59,7 @@ static const odbc_dialect dialects[] = {
         .session = "PRAGMA busy_timeout = `seconds`000",
         .if_not_exists = "IF NOT EXISTS ",
         .limit = " LIMIT 128",
-        .busy = {5 /* SQLITE_BUSY */, 6 /* SQLITE_LOCKED */},
+        .busy = {5 /* SQLITE_BUSY */, 6 /* SQLITE_LOCKED */, 17 /* SQLITE_SCHEMA: it has changed */},
     },
     {
         .product = "Microsoft SQL Server",
@@ -77,7 +77,6 @@ static const odbc_dialect dialects[] = {
         .key = "varchar2(255 BYTE)",
         .owner = "varchar2(255 BYTE)",
         .number = "number(19)",
-        .limit = " FETCH FIRST 128 ROWS ONLY",
         .nobody = "-", /* an empty text is NULL there */
         .busy = {54 /* busy, NOWAIT */, 60 /* deadlock */},
     },

@@ -7,6 +7,7 @@
  */
 #include "odbc_store.h"
 
+#include <inttypes.h>
 #include <verrou/odbc.h>
 
 /* Tokens stay below 2^53: above it a JavaScript number is not exact. */
@@ -155,26 +156,48 @@ static verrou_status odbc_acquire_lock(void *user, const char *key, const char *
                             params, COUNT(params), ret_rows, err);
 }
 
-/* How many rows were changed is what some drivers count, and not how many were found: a row that was so already is looked for. */
+/* Owners are compared here, byte by byte: the column may have a collation that takes different ones for equal. */
+static verrou_status is_of(odbc_store *store, const char *key, const char *owner, bool *ret_is, verrou_row *ret_row,
+                           verrou_error *err)
+{
+    int found = 0;
+    verrou_status status = odbc_get_lock(store, key, &found, ret_row, err);
+
+    *ret_is = status == VERROU_OK && found && strcmp(ret_row->owner, owner) == 0;
+    return status;
+}
+
+/* The condition under which a row is released or extended. What was looked up before may have changed: it is checked again, by the statement. */
+#define OF_OWNER " WHERE `key` = ? AND `owner` = ? AND (`expiration` IS NULL OR `expiration` > ?)"
+
 static verrou_status odbc_extend_lock(void *user, const char *key, const char *owner, int64_t expiration_ms,
                                       int64_t now_ms, int64_t *ret_rows, verrou_error *err)
 {
     const odbc_param params[] = {number(expiration_ms), text(key), text(owner), number(now_ms)};
     verrou_row row;
-    int found = 0;
-    verrou_status status = verrou__odbc_run(user,
-                                            "UPDATE `table` SET `expiration` = ? WHERE `key` = ? AND `owner` = ?"
-                                            " AND (`expiration` IS NULL OR `expiration` > ?)",
-                                            params, COUNT(params), ret_rows, err);
+    bool is = false;
+    verrou_status status = is_of(user, key, owner, &is, &row, err);
 
+    *ret_rows = 0;
+    if (status != VERROU_OK || !is)
+        return status;
+    status =
+        verrou__odbc_run(user, "UPDATE `table` SET `expiration` = ?" OF_OWNER, params, COUNT(params), ret_rows, err);
     if (status != VERROU_OK || *ret_rows != 0)
         return status;
-    status = odbc_get_lock(user, key, &found, &row, err);
-    *ret_rows = found && strcmp(row.owner, owner) == 0 && row.expiration_ms == expiration_ms;
+
+    /* Some drivers count the rows that changed, and not those that were found: the end may have been this one already. */
+    status = is_of(user, key, owner, &is, &row, err);
+    *ret_rows = is && row.expiration_ms == expiration_ms;
     return status;
 }
 
 /* ---- release ---- */
+
+static const char *nobody(const odbc_store *store)
+{
+    return store->dialect->nobody ? store->dialect->nobody : "";
+}
 
 static bool read_key(void *context, const odbc_value *values)
 {
@@ -204,8 +227,7 @@ static void prune(odbc_store *store)
                            last, &ignored) != VERROU_OK)
         return;
     if (last[0]) {
-        const odbc_param params[] = {text(store->pruned_to), text(last),
-                                     text(store->dialect->nobody ? store->dialect->nobody : ""),
+        const odbc_param params[] = {text(store->pruned_to), text(last), text(nobody(store)),
                                      number(now_ms * 1000 - LOCK_TABLE_PRUNE_AGE_US)};
 
         verrou__odbc_run(store,
@@ -216,34 +238,49 @@ static void prune(odbc_store *store)
     memcpy(store->pruned_to, last, sizeof last);
 }
 
-#define OF_OWNER " AND `owner` = ? AND (`expiration` IS NULL OR `expiration` > ?)"
+/* The row of whoever has the key, if `owner` is NULL. */
+static verrou_status row_delete(odbc_store *store, const char *key, const char *owner, int64_t now_ms,
+                                int64_t *ret_rows, verrou_error *err)
+{
+    const odbc_param params[] = {text(key), text(owner), number(now_ms)};
 
-/* The row stays, released, so that its token is not forgotten. A table of the original has none to forget. */
+    if (!owner)
+        return verrou__odbc_run(store, "DELETE FROM `table` WHERE `key` = ?", params, 1, ret_rows, err);
+    return verrou__odbc_run(store, "DELETE FROM `table`" OF_OWNER, params, COUNT(params), ret_rows, err);
+}
+
+/* The same, but the row stays, as one that has run out and is nobody's: so its token is not forgotten. */
+static verrou_status row_release(odbc_store *store, const char *key, const char *owner, int64_t now_ms,
+                                 int64_t *ret_rows, verrou_error *err)
+{
+    const odbc_param params[] = {text(nobody(store)), text(key), text(owner), number(now_ms)};
+
+    if (!owner)
+        return verrou__odbc_run(store, "UPDATE `table` SET `owner` = ?, `expiration` = 0 WHERE `key` = ?", params, 2,
+                                ret_rows, err);
+    return verrou__odbc_run(store, "UPDATE `table` SET `owner` = ?, `expiration` = 0" OF_OWNER, params, COUNT(params),
+                            ret_rows, err);
+}
+
 static verrou_status odbc_delete_lock(void *user, const char *key, const char *owner, int64_t now_ms, int64_t *ret_rows,
                                       verrou_error *err)
 {
     odbc_store *store = user;
-    const odbc_param delete_params[] = {text(key), text(owner ? owner : ""), number(now_ms)};
-    size_t delete_count = owner ? 3 : 1;
+    verrou_row row;
+    bool is = true;
     verrou_status status = verrou__odbc_look(store, err);
 
-    if (status != VERROU_OK)
+    *ret_rows = 0;
+    if (status == VERROU_OK && owner)
+        status = is_of(store, key, owner, &is, &row, err);
+    if (status != VERROU_OK || !is)
         return status;
-    if (store->shape.fenced) {
-        const odbc_param params[] = {text(store->dialect->nobody ? store->dialect->nobody : ""), delete_params[0],
-                                     delete_params[1], delete_params[2]};
-
-        status = verrou__odbc_run(store,
-                                  owner ? "UPDATE `table` SET `owner` = ?, `expiration` = 0 WHERE `key` = ?" OF_OWNER
-                                        : "UPDATE `table` SET `owner` = ?, `expiration` = 0 WHERE `key` = ?",
-                                  params, delete_count + 1, ret_rows, err);
-        if (status == VERROU_OK && *ret_rows > 0)
-            prune(store);
-        return status;
-    }
-    return verrou__odbc_run(
-        store, owner ? "DELETE FROM `table` WHERE `key` = ?" OF_OWNER : "DELETE FROM `table` WHERE `key` = ?",
-        delete_params, delete_count, ret_rows, err);
+    if (!store->shape.fenced)
+        return row_delete(store, key, owner, now_ms, ret_rows, err);
+    status = row_release(store, key, owner, now_ms, ret_rows, err);
+    if (status == VERROU_OK && *ret_rows > 0)
+        prune(store);
+    return status;
 }
 
 /* ---- clock and tokens ---- */
@@ -266,8 +303,8 @@ verrou_status verrou__odbc_now(void *user, int64_t *ret_now_ms, verrou_error *er
     if (status == VERROU_OK && !store->dialect->clock)
         return VERROU_ENOTSUP;
     if (status == VERROU_OK)
-        status = verrou__odbc_query(store, "SELECT `clock` AS now_us, 0 AS zero`dual`", NULL, 0, read_numbers,
-                                    numbers, err);
+        status =
+            verrou__odbc_query(store, "SELECT `clock` AS now_us, 0 AS zero`dual`", NULL, 0, read_numbers, numbers, err);
     *ret_now_ms = numbers[0] / 1000;
     return status;
 }
@@ -313,6 +350,23 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
 
 /* ---- the driver ---- */
 
+/*
+ * How long MariaDB's driver waits for a server that has gone silent is only told in this way; others ignore what they do not know. What is
+ * there already counts, being first. A second more than the server has for a statement, so that it can say what was wrong.
+ */
+static char *complete(settings_reader *settings, const char *connection_string, int64_t limit_s)
+{
+    static const char format[] = "%s;READ_TIMEOUT=%" PRId64 ";WRITE_TIMEOUT=%" PRId64;
+    size_t size = strlen(connection_string) + sizeof format + 40;
+    char *completed = settings->host->malloc(size);
+
+    if (completed)
+        snprintf(completed, size, format, connection_string, limit_s + 1, limit_s + 1);
+    else if (settings->status == VERROU_OK)
+        settings->status = settings->host->fail(settings->err, VERROU_ENOMEM, 1, NULL, "out of memory");
+    return completed;
+}
+
 /* No input or output here: the connection is made by the first call. After a fork the child has a store, and a connection, of its own. */
 static verrou_status odbc_create(const verrou_host *host, void *log_context, const verrou_url *url, void **ret_state,
                                  verrou_error *err)
@@ -334,7 +388,7 @@ static verrou_status odbc_create(const verrou_host *host, void *log_context, con
     settings.status = lock_table_settings_read(host, url, true, &store->names, err);
     settings_duration(&settings, "timeout", &timeout_ms);
     store->limit_s = (timeout_ms + 999) / 1000;
-    store->connection_string = settings_copy(&settings, url->rest);
+    store->connection_string = complete(&settings, url->rest, store->limit_s);
     if (settings.status == VERROU_OK) {
         *ret_state = store;
     } else {
