@@ -378,6 +378,17 @@ static void test_failing_request(void **state)
         test_op_done(&ops[i]);
 }
 
+/* The same of an error that only newer servers know. */
+static void test_constraint(void **state)
+{
+    (void)state;
+    assert_int_equal(test_acquire(&store, "x", "me"), VERROU_OP_APPLIED);
+    on_table("ALTER TABLE %s ADD CONSTRAINT not_bad CHECK (`key`<>'bad')");
+    assert_int_equal(test_acquire(&store, "bad", "me"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "4025");
+    assert_int_equal(test_last.lane, VERROU_OK);
+}
+
 /* ---- rows that somebody else has locked ---- */
 
 /* A transaction of somebody else's that holds a row. */
@@ -899,6 +910,7 @@ int main(void)
         with_store(test_batch_refused),
         with_store(test_order_in_a_batch),
         with_store(test_failing_request),
+        with_store(test_constraint),
         with_store(test_locked_row),
         with_store(test_locked_row_of_an_acquire),
         with_store(test_row_locked_for_a_moment),

@@ -233,16 +233,10 @@ static round_end undo(batch *b, round_end end)
     return ROUND_BROKEN;
 }
 
-/* Whether the failure was that of the server to carry out a statement, and not that of the connection. */
-static bool is_refusal(const mysql_fault *fault)
-{
-    return fault->code > 0 && fault->code < 2000;
-}
-
 /* A statement of the transaction failed, so that COMMIT was not reached. */
 static round_end transaction_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault) && b->lane->broken) {
+    if (!b->fault.refused) {
         lose_transaction(b);
         return ROUND_BROKEN;
     }
@@ -327,10 +321,9 @@ static round_end transaction_run(batch *b)
 /* One request that was run alone failed; the server left out those behind it. */
 static round_end alone_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault)) {
-        if (b->lane->broken)
-            lose(b, REQUEST_ASIDE);
-        return b->lane->broken ? ROUND_BROKEN : ROUND_AGAIN;
+    if (!b->fault.refused) {
+        lose(b, REQUEST_ASIDE);
+        return ROUND_BROKEN;
     }
     if (b->fault.meaning == MEANS_STALE && b->restarts < MAX_RESTARTS)
         return ROUND_STALE;
