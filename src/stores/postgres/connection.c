@@ -51,7 +51,7 @@ void verrou__postgres_log(const postgres_state *state, verrou_level level, const
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
+    state->host->log(state->log_context, level, event, NULL, "%s", text);
 }
 
 /* What codes mean that are not simply an error of one statement. The first that fits; a class of codes stands behind its members. */
