@@ -84,7 +84,7 @@ static const verrou_database *calls;
 
 static const char *address(const char *string, const char *settings)
 {
-    static char text[1024];
+    static _Thread_local char text[1024];
 
     snprintf(text, sizeof text, "odbc:%s%s%s", string, settings ? "?" : "", settings ? settings : "");
     return text;
