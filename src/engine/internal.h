@@ -69,7 +69,7 @@ struct verrou__waits {
     struct verrou__waits *dirty_next, *dirty_prev;
     bool again;   /* something happened while the first waiter's request was on its way */
     bool refused; /* the last answer was "held" */
-    bool alone;   /* after the last release of this process: no other one is known to wait */
+    bool alone;   /* the last release of this process said that no other one waits */
     bool failing; /* those who waited too long are being told of a failure */
     bool dirty;   /* in the list of keys to add to or take from the watch */
     bool watched; /* watch_add() was called */

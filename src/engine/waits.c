@@ -371,7 +371,8 @@ static bool waits_step_back(verrou__engine *engine, struct verrou__waits *waits)
 
 /*
  * The next waiter's request goes along with the release, behind it in the same batch: one round trip for both, and with a database one
- * commit. Not when the key is, or may be, about to be left to others.
+ * commit. Not when the key is to be left to others, nor when there may be others: a store that cannot tell has those who ask now and then,
+ * and they would never find the key free.
  */
 void verrou__waits_pass_on(verrou__engine *engine, const char *key, size_t len)
 {
@@ -388,7 +389,7 @@ void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len,
 
     if (!waits)
         return;
-    waits->alone = others <= 0;
+    waits->alone = others == 0;
     step_back = others > 0 && waits_step_back(engine, waits);
     if (!waits->head) {
         /* On a slow machine the step back may be over already, and the struct gone with it. */

@@ -6,6 +6,7 @@
 #include "failing_alloc.h"
 #include "mariadb_servers.h"
 
+#include <pthread.h>
 #include <verrou/mysql.h>
 
 #define MANY 100
@@ -509,6 +510,42 @@ static void test_original_has_no_fence(void **state)
     }
 }
 
+static void *acquire_late(void *user)
+{
+    verrou_op *op = user;
+    test_store late = test_open(verrou_mysql_driver(), address_for(MARIADB_USER, ""));
+
+    test_execute(&late, op, 1, 60000, NULL);
+    test_close(&late);
+    return NULL;
+}
+
+/* An acquire that the server begins early and carries out late, after somebody came and went: its token is the later one all the same. */
+static void test_original_token_is_drawn_late(void **state)
+{
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "late", 30000);
+    MYSQL *gate = mariadb_server_connect(server);
+    pthread_t thread;
+    uint64_t fence;
+
+    (void)state;
+    open_on_original();
+    mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".late BEFORE INSERT ON " MARIADB_DATABASE
+                         ".verrou FOR EACH ROW IF NEW.owner='late' THEN DO GET_LOCK('gate',60); END IF");
+    assert_int_equal(mysql_query(gate, "DO GET_LOCK('gate',0)"), 0);
+    assert_int_equal(pthread_create(&thread, NULL, acquire_late, &op), 0);
+    while (mariadb_integer(server, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE='User lock'") == 0)
+        process_pause();
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+    fence = test_last.fence;
+    assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
+    mysql_close(gate);
+    pthread_join(thread, NULL);
+    assert_int_equal(op.result, VERROU_OP_APPLIED);
+    assert_true(op.fence > fence);
+    test_op_done(&op);
+}
+
 /* With the added column its UNSIGNED expiration does no harm to a tombstone. */
 static void test_original_with_fence(void **state)
 {
@@ -853,6 +890,7 @@ int main(void)
         without_table(test_original_folds_keys),
         without_table(test_original_renames_rows),
         without_table(test_original_has_no_fence),
+        without_table(test_original_token_is_drawn_late),
         without_table(test_original_with_fence),
         without_table(test_original_batch),
         without_table(test_index_is_used),

@@ -15,6 +15,13 @@ static int start(void **state)
     return 0;
 }
 
+/* The end of a foreign transaction: when the answer is there it has ended, which closing does not tell. */
+static void foreign_end(PGconn *foreign)
+{
+    PQclear(PQexec(foreign, "rollback"));
+    PQfinish(foreign);
+}
+
 static verrou_status create(const char *address, verrou_error *err)
 {
     test_store store;
@@ -293,7 +300,7 @@ static void a_locked_row_holds_up_nobody(void **unused)
     PQclear(PQexec(foreign, "begin; select from verrou where key = 'k' for update"));
     middle_fails(&store, "k", VERROU_OP_RETRY, "55P03");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_RETRY);
-    PQfinish(foreign);
+    foreign_end(foreign);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
 }
@@ -741,7 +748,7 @@ static void a_release_under_way_is_waited_for(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     PQclear(PQexec(releaser, "begin; update verrou set owner = '', expiration = 0 where key = 'k'"));
     assert_int_equal(test_acquire(&store, "k", "c"), VERROU_OP_REFUSED); /* the next release sees who waits */
-    PQfinish(releaser);
+    foreign_end(releaser);
     test_watch_close(&watch);
     test_close(&store);
 }
@@ -866,7 +873,7 @@ static void behind_a_pooler(void **unused)
     test_force(&store, "k");
     PQclear(PQexec(foreign, "begin; select from verrou where key = 'k' for update"));
     middle_fails(&store, "k", VERROU_OP_RETRY, "55P03");
-    PQfinish(foreign);
+    foreign_end(foreign);
     watch = test_watch_open(&direct);
     test_watch_add(&watch, "a");
     test_watch_wait(&watch);

@@ -30,10 +30,12 @@ static inline test_store test_table(const char *settings)
     return test_open(verrou_postgres_driver(), test_address(server->port, settings));
 }
 
-/* A setup: without the table of the test before. */
+/* A setup: without the table of the test before, and without what a failed test left locked. */
 static inline int test_begin(void **state)
 {
     (void)state;
+    postgres_text(server,
+                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'");
     postgres_text(server, "DROP TABLE IF EXISTS verrou CASCADE");
     postgres_log_forget(server);
     return 0;

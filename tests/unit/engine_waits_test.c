@@ -515,6 +515,33 @@ static void test_passing_on_in_turn(void **state)
     passes_on(1);
 }
 
+/* A store that cannot tell who waits: after the first moment the key is free between two waiters, for those who ask now and then. */
+static void test_no_blind_passing_on(void **state)
+{
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[4];
+    struct outcome outcomes[4];
+    struct outcome release;
+
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        locks[i] = new_lock(process, "k", 30000);
+    hold(locks[0]);
+    for (int i = 1; i < 4; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+    world.others = OTHERS_UNKNOWN;
+    for (int i = 0; i < 3; i++) {
+        world_pass(&world, TURN_MS);
+        start_release(&release, locks[i], 1000);
+        world_settle(&world);
+        assert_done(&outcomes[i + 1], VERROU_OK);
+        assert_int_equal(world.requests[world.request_count - 1].batch, 1);
+    }
+    for (int i = 0; i < 4; i++)
+        verrou_lock_free(locks[i]);
+}
+
 /* When the store does not answer the first waiter within its limit, those who waited as long are told as well, others are not. */
 static void test_failure_is_shared(void **state)
 {
@@ -589,6 +616,7 @@ int main(void)
         TEST(test_turn),
         TEST(test_passing_on),
         TEST(test_passing_on_in_turn),
+        TEST(test_no_blind_passing_on),
         TEST(test_failure_is_shared),
         TEST(test_short_deadline_is_not_shared),
     };

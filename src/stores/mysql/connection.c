@@ -26,7 +26,7 @@
 #define REST_MS 100     /* after a pause of this length it is looked whether the connection is still there */
 #define FAREWELL_MS 100 /* for the last word of a connection that is closed */
 #define END_LOST_MS 2000
-#define MAX_NAMED_TIMEOUT_S 31536000
+#define IDLE_LIMIT_S 2000000 /* when the server closes an idle connection: as late as it allows everywhere */
 
 /* How passwords may be proved where the connection is not encrypted: all but those that send the password itself. */
 #define AUTHENTICATIONS \
@@ -188,6 +188,7 @@ static const struct {
     {1041, MEANS_RETRY, false},  /* out of memory */
     {1206, MEANS_RETRY, false},  /* too many row locks */
     {1637, MEANS_RETRY, false},  /* too many transactions */
+    {1684, MEANS_LOCKED, false}, /* the table cannot be described: it is being made or altered */
     {3572, MEANS_LOCKED, false}, /* locked, NOWAIT */
     {ERROR_LOCKED, MEANS_LOCKED, false},
     {ERROR_NO_SUCH_TABLE, MEANS_STALE, false},
@@ -621,11 +622,10 @@ static bool connect_to(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault
     guard g;
     MYSQL *connected;
 
+    verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
     lane->mysql = mysql_init(NULL);
-    if (!lane->mysql) {
-        verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
+    if (!lane->mysql)
         return false;
-    }
     set_options(lane, deadline_ms);
     io.connecting = true;
     g = guard_begin(lane);
@@ -678,7 +678,7 @@ static void write_session(mysql_lane *lane)
                             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE;"
                             "SELECT @@global.read_only,CONCAT_WS(':',@@hostname,@@port,@@server_id);"
                             "SELECT GET_LOCK('%s',0)",
-                            MAX_NAMED_TIMEOUT_S / 16, wait_s, wait_s, lane->marker);
+                            IDLE_LIMIT_S, wait_s, wait_s, lane->marker);
 }
 
 #define SESSION_STATEMENTS 5
@@ -767,6 +767,7 @@ static bool open_any(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault)
     const mysql_state *state = lane->state;
     bool passing = false;
 
+    verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
     for (size_t i = 0; i < state->endpoint_count; i++) {
         int64_t now_ms = state->host->now_ms();
         int64_t share_ms = (deadline_ms - now_ms) / (int64_t)(state->endpoint_count - i);

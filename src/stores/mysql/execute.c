@@ -107,6 +107,40 @@ static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *repl
     op->result = applied ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
 }
 
+/* On a table without `fence` an acquire is followed by the question for its token. If that is not answered it may have been carried out. */
+static bool read_token(batch *b, verrou_op *op)
+{
+    mysql_reply reply;
+    MYSQL_ROW row;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault)) {
+        b->fault.meaning = MEANS_DOUBT;
+        return false;
+    }
+    row = reply.rows ? mysql_fetch_row(reply.rows) : NULL;
+    if (op->result == VERROU_OP_APPLIED)
+        op->fence = row ? (uint64_t)number(row[0]) : 0;
+    mysql_free_result(reply.rows);
+    return true;
+}
+
+static bool has_token_question(const batch *b, const verrou_op *op)
+{
+    return op->kind == VERROU_OP_ACQUIRE && !b->lane->shape.fenced;
+}
+
+/* The next answer, to this request. */
+static bool read_request(batch *b, verrou_op *op)
+{
+    mysql_reply reply;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        return false;
+    read_answer(b->lane, op, &reply);
+    mysql_free_result(reply.rows);
+    return !has_token_question(b, op) || read_token(b, op);
+}
+
 /* ---- rounds ---- */
 
 static mysql_statement statement_of(verrou_op_kind kind)
@@ -243,6 +277,8 @@ static void write_requests(batch *b, request_state state, const char *first, con
         if (text->len)
             verrou__mysql_text_add(text, ";", 1);
         verrou__mysql_write(b->lane, statement_of(b->items[i].op->kind), b->items[i].op);
+        if (has_token_question(b, b->items[i].op))
+            verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
     }
     verrou__mysql_text_addf(text, "%s", last);
 }
@@ -274,10 +310,8 @@ static round_end transaction_run(batch *b)
     for (size_t i = 0; i < b->n; i++) {
         if (b->states[i] != REQUEST_TODO)
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        if (!read_request(b, b->items[i].op))
             return transaction_failed(b, i);
-        read_answer(b->lane, b->items[i].op, &reply);
-        mysql_free_result(reply.rows);
     }
     if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
         return commit_failed(b);
@@ -309,8 +343,6 @@ static round_end alone_failed(batch *b, size_t i)
 /* Run what was put aside, each request for itself. */
 static round_end alone_run(batch *b)
 {
-    mysql_reply reply;
-
     write_requests(b, REQUEST_ASIDE, "", "");
     if (b->lane->text.len == 0 && !b->lane->text.failed)
         return ROUND_DONE;
@@ -319,10 +351,8 @@ static round_end alone_run(batch *b)
     for (size_t i = 0; i < b->n; i++) {
         if (b->states[i] != REQUEST_ASIDE)
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        if (!read_request(b, b->items[i].op))
             return alone_failed(b, i);
-        read_answer(b->lane, b->items[i].op, &reply);
-        mysql_free_result(reply.rows);
         b->states[i] = REQUEST_DONE;
     }
     return verrou__mysql_end(b->lane, &b->fault) ? ROUND_DONE : ROUND_BROKEN;

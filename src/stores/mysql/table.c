@@ -42,11 +42,14 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
 
-/* Without a token to keep there is no use for a tombstone: a released row goes, as in the original. */
+/*
+ * Without a token to keep there is no use for a tombstone: a released row goes, as in the original. The token is drawn by a statement of its own,
+ * MYSQL_NEXT_TOKEN, once the row is taken: the clock of the statement that takes it stands at its begin, and since then somebody with a later
+ * one may have come and gone.
+ */
 static const char *const plain_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`)"
-                           " VALUES (%k,IF(LAST_INSERT_ID(%N)>0,%o,''),%M+%t) ON DUPLICATE KEY UPDATE"
-                           " %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`) VALUES (%k,%o,%M+%t)"
+                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
                            "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND %O=%p AND %L",
     [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"

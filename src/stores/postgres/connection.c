@@ -43,17 +43,6 @@ verrou_status verrou__postgres_fail(const postgres_state *state, const postgres_
                              "postgres: %s", fault->text);
 }
 
-void verrou__postgres_log(const postgres_state *state, verrou_level level, const char *event, const char *format, ...)
-{
-    char text[400];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
-}
-
 /* What codes mean that are not simply an error of one statement. The first that fits; a class of codes stands behind its members. */
 static const struct meaning {
     const char *code;

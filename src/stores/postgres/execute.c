@@ -424,8 +424,8 @@ static void read_extra(const batch *b, request *one)
         } else if (result && PQresultStatus(result) == PGRES_FATAL_ERROR && one) {
             verrou__postgres_explain(session, result, &fault);
             if (!atomic_exchange(&b->state->told_notify, true))
-                verrou__postgres_log(b->state, VERROU_WARN, "store.publish_refused",
-                                     "waiters cannot be told of releases: %s", fault.text);
+                b->state->host->log(b->state->log_context, VERROU_WARN, "store.publish_refused", NULL,
+                                    "waiters cannot be told of releases: %s", fault.text);
         }
         nothing += result == NULL;
         PQclear(result);

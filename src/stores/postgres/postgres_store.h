@@ -131,8 +131,6 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
 void verrou__postgres_fault_set(postgres_fault *fault, verrou_op_result result, bool retriable, const char *code,
                                 const char *format, ...) VERROU_PRINTF(5, 6);
 verrou_status verrou__postgres_fail(const postgres_state *state, const postgres_fault *fault, verrou_error *err);
-void verrou__postgres_log(const postgres_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 /* The session is given up with requests that were not answered: have its process ended before anything else is asked. */
 void verrou__postgres_lost_answer(postgres_session *session);
 /* End what lost sessions left behind at this server. */

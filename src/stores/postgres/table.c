@@ -517,9 +517,9 @@ static void tell_shape(postgres_state *state, const postgres_shape *shape)
     else
         atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (shape->folded && !atomic_exchange(&state->told_collation, true))
-        verrou__postgres_log(state, VERROU_WARN, "store.collation",
-                             "table %s: the collation or type of the column \"key\" takes different keys for equal",
-                             state->name);
+        state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
+                         "table %s: the collation or type of the column \"key\" takes different keys for equal",
+                         state->name);
 }
 
 static bool shape_or_table(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault)

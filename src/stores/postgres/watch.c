@@ -145,7 +145,8 @@ static verrou_status refuse(postgres_state *state, const char *why, verrou_error
     state->watch_refused = true;
     pthread_mutex_unlock(&state->mutex);
     atomic_fetch_and(&state->caps, ~VERROU_CAP_PUSH);
-    verrou__postgres_log(state, VERROU_WARN, "store.subscribe_refused", "%s: waiters ask again and again", why);
+    state->host->log(state->log_context, VERROU_WARN, "store.subscribe_refused", NULL,
+                     "%s: waiters ask again and again", why);
     return state->host->fail(err, VERROU_ENOTSUP, 0, NULL, "postgres: %s", why);
 }
 

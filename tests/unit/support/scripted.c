@@ -129,8 +129,8 @@ static int32_t count_others(const struct process *process, const char *key)
     const struct world *world = process->world;
     int32_t others = 0;
 
-    if (world->others >= 0)
-        return world->others;
+    if (world->others != -1)
+        return world->others == OTHERS_UNKNOWN ? -1 : world->others;
     for (int p = 0; p < world->process_count; p++)
         for (size_t i = 0; i < world->processes[p].watched_count; i++)
             others += p != process->index && strcmp(world->processes[p].watched[i].key, key) == 0;
