@@ -10,7 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#define LOCK_WAIT "100"
+#define LOCK_WAIT "100" /* milliseconds */
+#define LOCK_WAIT_MS 100
 #define PAUSE_MS 50
 #define MAX_SQL 2048
 
@@ -68,7 +69,7 @@ static bool run_patiently(postgres_session *session, const char *statements, int
 
     snprintf(sql, sizeof sql, "SELECT set_config('lock_timeout', '" LOCK_WAIT "', true); %s", statements);
     while (!verrou__postgres_run(session, deadline_ms, fault, sql)) {
-        if (session->broken || strcmp(fault->code, "55P03") != 0 || host->now_ms() + PAUSE_MS >= deadline_ms)
+        if (session->broken || strcmp(fault->code, "55P03") != 0 || host->now_ms() + PAUSE_MS + LOCK_WAIT_MS >= deadline_ms)
             return false;
         nanosleep(&pause, NULL);
     }
