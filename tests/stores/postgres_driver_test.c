@@ -679,7 +679,7 @@ static void releases_are_told_to_those_who_wait(void **unused)
     assert_string_equal(watch.key, "k");
 
     assert_int_equal(test_watch_remove(&watch, "k"), VERROU_OK);
-    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 0)
+    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 1)
         test_watch_read(&watch);
     test_acquire(&store, "k", "o");
     test_release(&store, "k", "o");
@@ -721,6 +721,39 @@ static void own_waiters_are_no_others(void **unused)
     test_watch_close(&others);
     test_close(&other);
     test_close(&store);
+}
+
+/* So many who listen that not all have a place of their own: those without one are others too, and count others, if in doubt themselves. */
+static void more_listeners_than_places(void **unused)
+{
+    enum { LISTENERS = 18 };
+    test_store stores[LISTENERS];
+    test_watch watches[LISTENERS];
+
+    (void)unused;
+    for (int i = 0; i < LISTENERS; i++) {
+        stores[i] = test_table(NULL);
+        if (i == 0)
+            test_acquire(&stores[0], "k", "o");
+        watches[i] = test_watch_open(&stores[i]);
+        test_watch_add(&watches[i], "k");
+        test_watch_wait(&watches[i]);
+    }
+    test_release(&stores[0], "k", "o");
+    assert_int_equal(test_last.others, 16); /* 15 with places, and the others in one */
+    test_acquire(&stores[17], "k", "o");
+    test_release(&stores[17], "k", "o");
+    assert_int_equal(test_last.others, 1);
+    for (int i = 1; i < LISTENERS; i++)
+        test_watch_close(&watches[i]);
+    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 3)
+        process_pause();
+    test_acquire(&stores[0], "k", "o");
+    test_release(&stores[0], "k", "o");
+    assert_int_equal(test_last.others, 0);
+    test_watch_close(&watches[0]);
+    for (int i = 0; i < LISTENERS; i++)
+        test_close(&stores[i]);
 }
 
 /*
@@ -772,7 +805,8 @@ static void many_keys_are_watched(void **unused)
         test_watch_wait(&watch);
         active += watch.active;
     }
-    assert_int_equal(postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'"), 64);
+    assert_int_equal(postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'"),
+                     64 + 64 + 1);
     test_watch_close(&watch);
     test_close(&store);
 }
@@ -918,6 +952,7 @@ int main(void)
         quiet_test(no_right_to_prune),
         quiet_test(releases_are_told_to_those_who_wait),
         quiet_test(own_waiters_are_no_others),
+        quiet_test(more_listeners_than_places),
         loud_test(a_release_under_way_is_waited_for),
         quiet_test(many_keys_are_watched),
         loud_test(a_watch_ends_with_its_session),

@@ -9,8 +9,7 @@
 #include <string.h>
 
 /* The prefix is compared by bytes: it is no pattern, and no collation has a say. */
-static const char list_sql[] = "SELECT key::text, owner, expiration - (" POSTGRES_NOW_US " + 999) / 1000, %s FROM %s.%s"
-                               " WHERE (expiration IS NULL OR expiration > " POSTGRES_NOW_US " / 1000)"
+static const char list_sql[] = "SELECT key::text, owner, " POSTGRES_LEFT_MS ", %s FROM %s.%s WHERE " POSTGRES_LIVE
                                " AND starts_with(key::text COLLATE \"C\", $1)";
 
 static bool add_row(const verrou_host *host, const PGresult *result, int row, verrou_sink *sink)
