@@ -14,8 +14,8 @@ enum { ACQUIRE, RELEASE };
 
 static const char *const session[] = {
     "SET NAMES utf8mb4",
-    "SET SESSION autocommit=1,innodb_lock_wait_timeout=0,lock_wait_timeout=0,"
-    "sql_mode='STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION'",
+    "SET SESSION autocommit=1,innodb_lock_wait_timeout=0,lock_wait_timeout=0",
+    "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE",
 };
 
@@ -31,7 +31,7 @@ static const char *const scripts[BARE_MYSQL_SCRIPTS] = {
                 " AND (`expiration` IS NULL OR `expiration`>" NOW_MS ") AND ? IN (0,`fence`)",
 };
 
-static void die(const struct bare_mysql *bare)
+_Noreturn static void die(const struct bare_mysql *bare)
 {
     bench_die("libmariadb", mysql_error(bare->connection));
 }
@@ -62,11 +62,13 @@ void bare_mysql_close(struct bare_mysql *bare)
 
 long long bare_mysql_integer(const struct bare_mysql *bare, const char *sql)
 {
-    MYSQL_RES *result;
+    MYSQL_RES *result = NULL;
     MYSQL_ROW row;
     long long value;
 
-    if (mysql_query(bare->connection, sql) != 0 || !(result = mysql_store_result(bare->connection)))
+    if (mysql_query(bare->connection, sql) == 0)
+        result = mysql_store_result(bare->connection);
+    if (!result)
         die(bare);
     row = mysql_fetch_row(result);
     if (!row || !row[0])

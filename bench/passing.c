@@ -212,6 +212,20 @@ static void print_requests(struct round *round, const struct subject_going *aim)
     bench_verdict(what, text, measured, "", &figures, figures.ratio <= 1);
 }
 
+/* What is done by somebody who is alone, with two commits where a database makes them: a floor of its own for each machine and moment. */
+static void print_pairs(struct round *round, double changes)
+{
+    double rates[GOING_ROUNDS];
+    double pairs;
+    char measured[BENCH_CELL], compared[BENCH_CELL];
+
+    for (int i = 0; i < GOING_ROUNDS; i++)
+        rates[i] = run_pairs(round);
+    pairs = bench_median(rates, GOING_ROUNDS);
+    bench_row("  beside one caller, one pair after the other", "", bench_cell(measured, "%.0f/s", changes),
+              bench_cell(compared, "%s %.0f pairs/s", round->subject->bare, pairs), changes / pairs);
+}
+
 static void print_going(struct round *round, const struct subject_going *aim, const char *what)
 {
     bool original = aim->of_original > 0;
@@ -227,6 +241,8 @@ static void print_going(struct round *round, const struct subject_going *aim, co
     }
     bench_verdict(what, text, bench_cell(measured, "%.0f/s", figures.subject), compared, &figures,
                   original ? figures.ratio >= aim->of_original : figures.subject >= aim->least_rate);
+    if (original)
+        print_pairs(round, figures.subject);
     going_print_served(round->going);
     if (original && round->going->errors == 0)
         bench_line("  errors seen by waiters", "0", "0", bench_cell(compared, "original %ld", round->original.errors),
