@@ -18,6 +18,7 @@
 #define LOCKED_MS 10     /* how long a locked row is tried */
 #define PAUSE_US 300     /* between two tries, at first */
 #define MAX_PRUNE_MS 1000
+#define MAX_WAKES 16 /* those of a batch; others ask by themselves */
 
 typedef enum {
     REQUEST_TODO,   /* for the common transaction */
@@ -33,6 +34,8 @@ typedef struct batch {
     size_t n;
     int64_t deadline_ms;
     unsigned restarts;
+    uint64_t wakes[MAX_WAKES]; /* sessions of those who wait for what was released */
+    size_t wake_count;
     mysql_fault fault;
 } batch;
 
@@ -92,8 +95,24 @@ static bool read_row(const mysql_lane *lane, MYSQL_RES *rows, verrou_op *op)
     return true;
 }
 
-static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *reply)
+/* A release that was carried out: does somebody else wait? */
+static void read_waiter(batch *b, verrou_op *op, const mysql_reply *reply)
 {
+    if (!b->lane->tells_waiters || reply->affected == 0)
+        return;
+    op->others = reply->insert_id > 0;
+    if (op->others == 0)
+        return;
+    for (size_t i = 0; i < b->wake_count; i++)
+        if (b->wakes[i] == reply->insert_id)
+            return;
+    if (b->wake_count < MAX_WAKES)
+        b->wakes[b->wake_count++] = reply->insert_id;
+}
+
+static void read_answer(batch *b, verrou_op *op, const mysql_reply *reply)
+{
+    mysql_lane *lane = b->lane;
     bool applied = reply->affected > 0;
 
     if (op->kind == VERROU_OP_INSPECT)
@@ -104,6 +123,8 @@ static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *repl
         applied = true;
     else if (op->kind == VERROU_OP_ACQUIRE && applied)
         op->fence = reply->insert_id;
+    if (op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE)
+        read_waiter(b, op, reply);
     op->result = applied ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
 }
 
@@ -139,7 +160,7 @@ static bool read_request(batch *b, verrou_op *op)
 
     if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
         return false;
-    read_answer(b->lane, op, &reply);
+    read_answer(b, op, &reply);
     mysql_free_result(reply.rows);
     return !has_token_question(b, op) || read_token(b, op);
 }
@@ -209,6 +230,7 @@ static void lose_transaction(batch *b)
 
 static void take_back(batch *b)
 {
+    b->wake_count = 0;
     for (size_t i = 0; i < b->n; i++)
         if (b->states[i] == REQUEST_TODO)
             lock_table_reset(b->lane->state->host, b->items[i].op);
@@ -543,6 +565,19 @@ static void settle(batch *b)
     }
 }
 
+/* Wake those who wait elsewhere. One who has gone, or is another user's, cannot be. */
+static void wake(batch *b)
+{
+    mysql_fault fault;
+    unsigned done;
+
+    for (size_t i = 0; i < b->wake_count && !b->lane->broken; i++) {
+        b->lane->text.len = 0;
+        verrou__mysql_text_addf(&b->lane->text, "KILL QUERY %llu", (unsigned long long)b->wakes[i]);
+        (void)verrou__mysql_run(b->lane, 1, &done, &fault);
+    }
+}
+
 /* ---- pruning ---- */
 
 /*
@@ -636,6 +671,7 @@ static void execute(batch *b, verrou_op *const *ops)
     (void)run(b);
     if (!b->lane->broken)
         settle(b);
+    wake(b);
     for (size_t i = 0; i < b->n; i++) {
         if (ops[i]->result == VERROU_OP_UNKNOWN) {
             verrou__mysql_lost_answer(b->lane);

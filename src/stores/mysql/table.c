@@ -19,13 +19,16 @@
 /*
  * %T the table, %N the server's clock in microseconds, %M in milliseconds, %K the row that would collide with the key, %X the row of exactly
  * this key, %O the owner as bytes, %F the stored token, %R the row is renamed, %L the lease is live, %E it is over.
- * Values: %k key, %b its bytes, %o owner, %p its bytes, %t TTL or NULL, %f token.
+ * Values: %k key, %b its bytes, %o owner, %p its bytes, %t TTL or NULL, %f token, %0 to %3 the user locks of those who wait.
+ * %W is '': what a released row has for an owner.
  *
  * ACQUIRE inserts a row, or takes over one that is free: then each assignment sees what those before it did, so that the expiration, on which
  * all of them depend, comes last. VALUES(fence) is the clock. LAST_INSERT_ID(x) makes x come back with the number of rows: 1 new, 2 taken
  * over, 0 refused. A stored token that cannot be counted on makes the sum overflow, and the statement fail.
  *
  * EXTEND to the end that it already has changes no row, so LAST_INSERT_ID() says that there was one.
+ *
+ * RELEASE and FORCE look for somebody who waits, in the same way: the number that comes back is that of his session, see watch.c.
  *
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
@@ -35,10 +38,10 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
                            "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
                            ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
                            "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
-    [STATEMENT_RELEASE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
+    [STATEMENT_RELEASE] = "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
     [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
                           " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)"),
-    [STATEMENT_FORCE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X",
+    [STATEMENT_FORCE] = "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
 
@@ -59,7 +62,7 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
 };
 
 /* Letters of the values; in a statement that is ready to be filled in, a value is its place in here plus 1. */
-static const char values[] = "kboptf";
+static const char values[] = "kboptf0123";
 
 static bool is_value(char byte)
 {
@@ -104,6 +107,13 @@ static void expand_name(const mysql_lane *lane, char name, mysql_text *out)
     case 'R':
         expand(lane, shape->folded ? "`key`=IF(%E,VALUES(`key`),`key`)," : "", out);
         break;
+    case 'W':
+        expand(lane,
+               lane->tells_waiters ? "IF(LAST_INSERT_ID(IFNULL(COALESCE(IS_USED_LOCK(%0),IS_USED_LOCK(%1),"
+                                     "IS_USED_LOCK(%2),IS_USED_LOCK(%3)),0))>=0,'','')"
+                                   : "''",
+               out);
+        break;
     case 'L':
         expand(lane, "(`expiration` IS NULL OR `expiration`>%M)", out);
         break;
@@ -125,9 +135,27 @@ static void expand(const mysql_lane *lane, const char *from, mysql_text *out)
     }
 }
 
-static void write_value(const mysql_lane *lane, char place, const verrou_op *op, mysql_text *out)
+/* One of the locks by which waiters show themselves; our own is left out. Another one comes first each time, so that all get their turn. */
+static void write_waiter(mysql_lane *lane, int place, const verrou_op *op, mysql_text *out)
+{
+    uint64_t hash = verrou__mysql_watch_hash(lane->state, op->key, op->key_len);
+    int slot = (int)((lane->rotation + (unsigned)place) % MYSQL_SLOTS);
+
+    if (slot == verrou__mysql_watch_slot(lane->state, hash))
+        verrou__mysql_text_addf(out, "'verrou-none'");
+    else
+        verrou__mysql_text_addf(out, "'" MYSQL_WAIT_NAME "'", (unsigned long long)hash, slot);
+    lane->rotation += place == MYSQL_SLOTS - 1;
+}
+
+static void write_value(mysql_lane *lane, char place, const verrou_op *op, mysql_text *out)
 {
     char name = values[place - 1];
+
+    if (name >= '0' && name <= '3') {
+        write_waiter(lane, name - '0', op, out);
+        return;
+    }
 
     if (name == 'o' || (name == 'k' && lane->shape.key_text))
         verrou__mysql_text_add(out, "_utf8mb4 ", 9);
@@ -145,7 +173,7 @@ static void write_value(const mysql_lane *lane, char place, const verrou_op *op,
 
 void verrou__mysql_write(mysql_lane *lane, mysql_statement which, const verrou_op *op)
 {
-    static const char places[] = {1, 2, 3, 4, 5, 6, 0};
+    static const char places[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0};
     const char *sql = lane->statements[which];
     const char *separator = " USING ";
 
@@ -194,6 +222,8 @@ static bool statements_make(mysql_lane *lane, mysql_fault *fault)
 {
     const char *const *by_shape = lane->shape.fenced ? fenced_sql : plain_sql;
     unsigned done;
+
+    lane->tells_waiters = lane->shape.fenced && lane->marker[0];
 
     for (int i = 0; i < STATEMENT_COUNT; i++) {
         mysql_text out = {.host = lane->state->host};
