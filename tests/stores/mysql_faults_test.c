@@ -949,6 +949,8 @@ int main(int argc, char **argv)
 #endif
     };
 
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]);
     if (argc == 3)
         return play_client(argv[1], argv[2]);
     return cmocka_run_group_tests_name("mysql faults", tests, start_server, stop_server);

@@ -206,12 +206,12 @@ static const struct {
     {1159, MEANS_DOUBT, true},
     {1160, MEANS_DOUBT, true},
     {1161, MEANS_DOUBT, true},
-    {1180, MEANS_DOUBT, true},               /* the commit failed */
-    {ERROR_INTERRUPTED, MEANS_DOUBT, false}, /* the statement was killed */
-    {1927, MEANS_DOUBT, true},               /* the connection was killed */
-    {1969, MEANS_DOUBT, false},              /* the statement took too long, MariaDB */
-    {3024, MEANS_DOUBT, false},              /* the same, MySQL */
-    {4031, MEANS_RETRY, true},               /* the connection was idle for too long */
+    {1180, MEANS_DOUBT, true},  /* the commit failed */
+    {1317, MEANS_DOUBT, false}, /* the statement was killed */
+    {1927, MEANS_DOUBT, true},  /* the connection was killed */
+    {1969, MEANS_DOUBT, false}, /* the statement took too long, MariaDB */
+    {3024, MEANS_DOUBT, false}, /* the same, MySQL */
+    {4031, MEANS_RETRY, true},  /* the connection was idle for too long */
 };
 
 /* TLS failures for good are about a certificate, the protocol or its absence; the others come with the number of an error of the system. */

@@ -6,7 +6,7 @@
  *   table.c       the table's shape and the statements that follow from it
  *   execute.c     a batch
  *   admin.c       list, check, schema
- *   watch.c       being told of releases by other processes, most of the time
+ *   watch.c       telling releasers that somebody waits elsewhere
  *
  * The state lives as long as the store, a lane as long as a connection. Lanes are used by several threads at once; what they share in the
  * state is atomic or guarded by its mutex.
@@ -32,7 +32,6 @@ enum {
     ERROR_LOCKED = 1205,
     ERROR_UNKNOWN_STATEMENT = 1243,
     ERROR_READ_ONLY = 1290,
-    ERROR_INTERRUPTED = 1317,
     ERROR_OUT_OF_RANGE = 1690,
 };
 
@@ -75,11 +74,20 @@ typedef struct mysql_waited {
     uint64_t hash;
     unsigned keys; /* how many keys with this hash */
     int slot;      /* which of the user locks is held, -1: none */
+    bool tried;    /* all of them were taken */
 } mysql_waited;
 
 #define MYSQL_MAX_WAITED 256
 #define MYSQL_SLOTS 4
 #define MYSQL_WAIT_NAME "verrou-%016llx-%d" /* of a user lock: hash and slot */
+
+/* A key that was refused lately; see execute.c. */
+typedef struct mysql_refused {
+    uint64_t hash;
+    int64_t until_ms;
+} mysql_refused;
+
+#define MYSQL_MAX_REFUSED 256
 
 typedef struct mysql_state {
     const verrou_host *host;
@@ -105,6 +113,7 @@ typedef struct mysql_state {
     atomic_size_t lost_count; /* written under the mutex only */
     mysql_waited waited[MYSQL_MAX_WAITED];
     size_t waited_count;
+    mysql_refused refused[MYSQL_MAX_REFUSED]; /* by hash */
 } mysql_state;
 
 /* What the shape of the table demands. */
@@ -154,7 +163,6 @@ typedef struct mysql_lane {
     bool ready;         /* the table was looked at, and the statements fit it */
     bool prepared;      /* the server keeps the statements */
     bool tells_waiters; /* a release says whether somebody waits elsewhere */
-    unsigned rotation;  /* whom it looks for first */
     mysql_shape shape;
     char *statements[STATEMENT_COUNT]; /* see table.c */
     unsigned releases;                 /* since the last pruning */

@@ -28,7 +28,7 @@
  *
  * EXTEND to the end that it already has changes no row, so LAST_INSERT_ID() says that there was one.
  *
- * RELEASE and FORCE look for somebody who waits, in the same way: the number that comes back is that of his session, see watch.c.
+ * RELEASE and FORCE look for somebody who waits, in the same way: the number that comes back is that of his session, 0 if there is none.
  *
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
@@ -135,20 +135,18 @@ static void expand(const mysql_lane *lane, const char *from, mysql_text *out)
     }
 }
 
-/* One of the locks by which waiters show themselves; our own is left out. Another one comes first each time, so that all get their turn. */
-static void write_waiter(mysql_lane *lane, int place, const verrou_op *op, mysql_text *out)
+/* One of the locks by which waiters show themselves; our own is left out. */
+static void write_waiter(const mysql_lane *lane, int slot, const verrou_op *op, mysql_text *out)
 {
     uint64_t hash = verrou__mysql_watch_hash(lane->state, op->key, op->key_len);
-    int slot = (int)((lane->rotation + (unsigned)place) % MYSQL_SLOTS);
 
     if (slot == verrou__mysql_watch_slot(lane->state, hash))
         verrou__mysql_text_addf(out, "'verrou-none'");
     else
         verrou__mysql_text_addf(out, "'" MYSQL_WAIT_NAME "'", (unsigned long long)hash, slot);
-    lane->rotation += place == MYSQL_SLOTS - 1;
 }
 
-static void write_value(mysql_lane *lane, char place, const verrou_op *op, mysql_text *out)
+static void write_value(const mysql_lane *lane, char place, const verrou_op *op, mysql_text *out)
 {
     char name = values[place - 1];
 

@@ -1,12 +1,9 @@
 /*
- * watch.c - being told of releases by other processes, most of the time.
+ * watch.c - telling releasers that somebody waits elsewhere. Waiters themselves are told nothing: the server cannot push.
  *
- * The server cannot push, but it can interrupt: a process with waiters has a connection that sleeps, and holds a user lock for each key that
- * it waits for. A release reads in the same statement whether somebody holds that lock, and then wakes him with KILL QUERY, which a user may
- * say to his own sessions. It is a hint, not a promise: a wake-up between two sleeps gets lost, so waiters go on asking as if there were
- * no watch. It does not say which key either.
- *
- * Several processes wait for one key: there are a few locks for each, MYSQL_SLOTS, of which a process takes one that is free.
+ * A process with waiters has a connection that holds a user lock for each key that it waits for. A release reads in the same statement
+ * whether somebody holds one, so that its process knows whether to keep the key among its own waiters or to leave it to others for a
+ * moment. Several processes wait for one key: there are a few locks for each, MYSQL_SLOTS, of which a process takes one that is free.
  */
 #include "mysql_store.h"
 
@@ -15,16 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLEEP_S "0.2" /* new keys are registered between two sleeps */
-#define ANSWER_MS 50  /* an answer is small, and comes whole */
-#define AT_ONCE 16    /* keys registered by one statement */
-
-typedef enum { WATCH_IDLE, WATCH_REGISTERING, WATCH_SLEEPING } watch_state;
+#define ANSWER_MS 50 /* an answer is small, and comes whole */
+#define AT_ONCE 16   /* keys registered by one statement */
 
 typedef struct mysql_watch {
     mysql_lane *lane;
-    watch_state state;
-    bool rested; /* the last thing was a sleep */
+    bool asking;
     uint64_t asked[AT_ONCE];
     size_t asked_count;
 } mysql_watch;
@@ -74,7 +67,7 @@ static void add(mysql_state *state, uint64_t hash)
     one = find(state, hash);
     if (!one && state->waited_count < MYSQL_MAX_WAITED) {
         one = &state->waited[state->waited_count++];
-        *one = (mysql_waited){hash, 0, -1};
+        *one = (mysql_waited){hash, 0, -1, false};
     }
     if (one)
         one->keys++;
@@ -125,7 +118,7 @@ static void write_registering(mysql_watch *watch)
     for (size_t i = 0; i < state->waited_count && watch->asked_count < AT_ONCE; i++) {
         const mysql_waited *one = &state->waited[i];
 
-        if ((one->keys > 0) == (one->slot >= 0))
+        if ((one->keys > 0) == (one->slot >= 0) || one->tried)
             continue;
         verrou__mysql_text_addf(text, "%s", watch->asked_count ? "," : "SELECT ");
         if (one->slot >= 0)
@@ -151,33 +144,22 @@ static void read_registering(mysql_watch *watch, MYSQL_RES *rows)
 
         int slot = row[i] ? (int)strtol(row[i], NULL, 10) : -1;
 
-        if (one)
-            one->slot = slot >= 0 && slot < MYSQL_SLOTS ? slot : -1;
+        if (!one)
+            continue;
+        one->tried = one->slot < 0 && slot < 0;
+        one->slot = slot >= 0 && slot < MYSQL_SLOTS ? slot : -1;
     }
     pthread_mutex_unlock(&state->mutex);
 }
 
-/* Say what comes next, if nothing is under way: new keys, then a sleep, in turns. */
+/* Register what is to be registered, if nothing is under way. */
 static bool next(mysql_watch *watch, mysql_fault *fault)
 {
-    mysql_lane *lane = watch->lane;
-    bool any;
-
-    if (watch->state != WATCH_IDLE)
+    if (watch->asking)
         return true;
-    pthread_mutex_lock(&lane->state->mutex);
-    any = lane->state->waited_count > 0;
-    pthread_mutex_unlock(&lane->state->mutex);
-    if (!any)
-        return true;
-    lane->text.len = 0;
-    if (watch->rested)
-        write_registering(watch);
-    watch->state = lane->text.len ? WATCH_REGISTERING : WATCH_SLEEPING;
-    if (watch->state == WATCH_SLEEPING)
-        verrou__mysql_text_addf(&lane->text, "SELECT SLEEP(" SLEEP_S ")");
-    watch->rested = watch->state == WATCH_SLEEPING;
-    return verrou__mysql_send(lane, fault);
+    write_registering(watch);
+    watch->asking = watch->asked_count > 0;
+    return !watch->asking || verrou__mysql_send(watch->lane, fault);
 }
 
 static void until_soon(const mysql_watch *watch)
@@ -197,7 +179,7 @@ verrou_status verrou__mysql_watch_open(void *context, int64_t deadline_ms, void 
 
     if (!watch)
         return state->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
-    *watch = (mysql_watch){.rested = true};
+    *watch = (mysql_watch){.asking = false};
     watch->lane = verrou__mysql_connect(state, deadline_ms, &fault);
     if (watch->lane && !watch->lane->marker[0]) {
         verrou__mysql_lane_close(state, watch->lane);
@@ -231,6 +213,15 @@ int verrou__mysql_watch_fd(void *context, void *watch_context)
     return (int)mysql_get_socket(watch->lane->mysql);
 }
 
+/* Where all locks for a key were taken, it is tried again when another key comes or goes. */
+static void try_again(mysql_state *state)
+{
+    pthread_mutex_lock(&state->mutex);
+    for (size_t i = 0; i < state->waited_count; i++)
+        state->waited[i].tried = false;
+    pthread_mutex_unlock(&state->mutex);
+}
+
 static verrou_status go_on(mysql_watch *watch, verrou_error *err)
 {
     mysql_fault fault;
@@ -244,6 +235,7 @@ verrou_status verrou__mysql_watch_add(void *context, void *watch, const char *ke
     mysql_state *state = context;
 
     add(state, verrou__mysql_watch_hash(state, key, key_len));
+    try_again(state);
     return go_on(watch, err);
 }
 
@@ -252,29 +244,8 @@ verrou_status verrou__mysql_watch_remove(void *context, void *watch, const char 
     mysql_state *state = context;
 
     drop(state, verrou__mysql_watch_hash(state, key, key_len));
+    try_again(state);
     return go_on(watch, err);
-}
-
-/*
- * A sleep that was interrupted gives 1, or an error. If it was the statement before, nobody knows which locks are held: the watch has failed, and is
- * opened anew.
- */
-static bool read_answer(mysql_watch *watch, bool *ret_woken, mysql_fault *fault)
-{
-    mysql_reply reply;
-    MYSQL_ROW row;
-
-    *ret_woken = false;
-    if (!verrou__mysql_reply(watch->lane, &reply, fault)) {
-        *ret_woken = watch->state == WATCH_SLEEPING && fault->code == ERROR_INTERRUPTED;
-        return *ret_woken;
-    }
-    if (watch->state == WATCH_REGISTERING)
-        read_registering(watch, reply.rows);
-    row = watch->state == WATCH_SLEEPING && reply.rows ? mysql_fetch_row(reply.rows) : NULL;
-    *ret_woken = row && row[0] && strcmp(row[0], "0") != 0;
-    mysql_free_result(reply.rows);
-    return verrou__mysql_end(watch->lane, fault);
 }
 
 verrou_status verrou__mysql_watch_read(void *context, void *watch_context, verrou_watch_fn report, void *report_context,
@@ -283,20 +254,23 @@ verrou_status verrou__mysql_watch_read(void *context, void *watch_context, verro
     mysql_state *state = context;
     mysql_watch *watch = watch_context;
     struct pollfd in = {verrou__mysql_watch_fd(state, watch), POLLIN, 0};
+    mysql_reply reply;
     mysql_fault fault;
-    bool woken = false;
 
+    (void)report, (void)report_context;
     if (poll(&in, 1, 0) > 0) {
         until_soon(watch);
-        if (watch->state == WATCH_IDLE) {
+        if (!watch->asking) {
             verrou__mysql_break(watch->lane, &fault, NULL, "the server closed the connection");
             return verrou__mysql_fail(state, &fault, err);
         }
-        if (!read_answer(watch, &woken, &fault))
+        watch->asking = false;
+        if (!verrou__mysql_reply(watch->lane, &reply, &fault))
             return verrou__mysql_fail(state, &fault, err);
-        watch->state = WATCH_IDLE;
+        read_registering(watch, reply.rows);
+        mysql_free_result(reply.rows);
+        if (!verrou__mysql_end(watch->lane, &fault))
+            return verrou__mysql_fail(state, &fault, err);
     }
-    if (woken)
-        report(report_context, VERROU_WATCH_FREE, NULL, 0);
     return go_on(watch, err);
 }
