@@ -260,7 +260,7 @@ void verrou__mysql_watch_close(void *state, void *watch);
 int verrou__mysql_watch_fd(void *state, void *watch);
 verrou_status verrou__mysql_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__mysql_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
-verrou_status verrou__mysql_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
+verrou_status verrou__mysql_watch_read(void *state, void *watch, verrou_watch_fn report, void *report_context,
                                        verrou_error *err);
 
 /* ---- admin.c ---- */
