@@ -45,7 +45,10 @@ static inline int test_begin(void **state)
 static inline int test_end_without_errors(void **state)
 {
     (void)state;
-    return postgres_logged(server, "ERROR:") + postgres_logged(server, "FATAL:") == 0 ? 0 : -1;
+    if (postgres_logged(server, "ERROR:") + postgres_logged(server, "FATAL:") == 0)
+        return 0;
+    process_print_log(&server->process);
+    return -1;
 }
 
 #define quiet_test(f) cmocka_unit_test_setup_teardown(f, test_begin, test_end_without_errors)
