@@ -14,7 +14,7 @@ PREFIX = /usr/local
 FUZZ_SECONDS = 30
 NAME = .
 JOBS := $(shell nproc 2>/dev/null || echo 2)
-CTEST = ctest --output-on-failure --no-tests=error -j$$((2 * $(JOBS)))
+CTEST = ctest --output-on-failure --no-tests=error -j$$((3 * $(JOBS)))
 
 .PHONY: all quickstart check test install asan tsan coverage fuzz bench lint format clean
 MAKEFLAGS += --no-print-directory

@@ -7,6 +7,7 @@
 #ifndef VERROU_BENCH_H
 #define VERROU_BENCH_H
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,6 +36,17 @@ static inline void bench_sleep_ms(int64_t ms)
     struct timespec span = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
 
     nanosleep(&span, NULL);
+}
+
+/* For loops of a certain time: may another one begin, and how many a second were they? */
+static inline bool bench_goes_on(int64_t begun_ns, int64_t ms)
+{
+    return bench_now_ns() - begun_ns < ms * 1000000;
+}
+
+static inline double bench_rate_since(long pairs, int64_t begun_ns)
+{
+    return (double)pairs * 1e9 / (double)(bench_now_ns() - begun_ns);
 }
 
 _Noreturn static inline void bench_die(const char *what, const char *why)
@@ -138,7 +150,7 @@ static inline void bench_row(const char *what, const char *aim, const char *meas
     bench_line(what, aim, measured, reference, bench_cell(cell, ratio < 0.995 ? "%.3f" : "%.2f", ratio));
 }
 
-/* A ratio with its quartiles (none if they are 0), and whether the aim is met. */
+/* A ratio with its quartiles (none if they are 0), and whether the aim is met, if there is one. */
 static inline void bench_verdict(const char *what, const char *aim, const char *measured, const char *reference,
                                  const struct bench_figures *figures, bool met)
 {
@@ -147,7 +159,8 @@ static inline void bench_verdict(const char *what, const char *aim, const char *
 
     if (figures->high > 0)
         used += snprintf(cell + used, sizeof(cell) - (size_t)used, " (%.2f to %.2f)", figures->low, figures->high);
-    snprintf(cell + used, sizeof(cell) - (size_t)used, "%s", met ? "  met" : "  NOT MET");
+    if (aim[0])
+        snprintf(cell + used, sizeof(cell) - (size_t)used, "%s", met ? "  met" : "  NOT MET");
     bench_line(what, aim, measured, reference, cell);
 }
 
@@ -203,6 +216,15 @@ static inline void bench_acquire(verrou_lock *lock)
 static inline void bench_release(verrou_lock *lock)
 {
     bench_need(verrou_lock_release(lock, NULL, NULL), NULL, "release");
+}
+
+/* Wait until a call has ended, and run its callback. */
+static inline void bench_dispatch(verrou_queue *queue)
+{
+    struct pollfd ready = {verrou_queue_fd(queue), POLLIN, 0};
+
+    poll(&ready, 1, -1);
+    verrou_dispatch(queue, 0);
 }
 
 /* ---- processes ---- */

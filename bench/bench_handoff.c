@@ -57,7 +57,7 @@ static double run_pipe(void *arg)
 
 static double run_handoff(void *arg)
 {
-    return handoff_round(((struct bench *)arg)->handoff);
+    return handoff_round(((struct bench *)arg)->handoff, &handoff_of_verrou);
 }
 
 /* Two commits after as long a pause: a disk and a processor that slept are slower than in a loop. */

@@ -6,6 +6,7 @@
 #ifndef VERROU_BENCH_GOING_H
 #define VERROU_BENCH_GOING_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -28,6 +29,8 @@ struct going {
     atomic_long changes;
     atomic_long all_changes; /* of all rounds, those before and after the measured time included */
     atomic_long served[GOING_MAX_WAITERS];
+    atomic_long errors; /* that waiters saw, and one of them */
+    char error[256];
 };
 
 struct going_waiter {
@@ -39,12 +42,22 @@ struct going_waiter {
 
 static inline void going_served(struct going *going, int number)
 {
-    going->served[number]++;
+    if (!going->over) /* afterwards those come who never could before */
+        going->served[number]++;
     if (going->last != number) {
         going->changes++;
         going->all_changes++;
     }
     going->last = number;
+}
+
+/* Note an error of a waiter, who goes on. */
+static inline void going_failed(struct going *going, verrou_status status, const verrou_error *err)
+{
+    if (going->errors++ == 0)
+        snprintf(going->error, sizeof(going->error), "%.255s",
+                 err && err->message[0] ? err->message : verrou_status_text(status));
+    bench_sleep_ms(1);
 }
 
 static inline void going_wait_begin(struct going *going, int waiters)
@@ -59,12 +72,18 @@ static inline void *going_waiter_main(void *arg)
     struct going_waiter *waiter = arg;
     struct going *going = waiter->going;
     verrou_lock *lock = bench_lock(waiter->store, "account:42");
+    verrou_error err = VERROU_ERROR_INIT;
 
     going_wait_begin(going, 1);
     while (!going->over) {
-        bench_acquire(lock);
-        going_served(going, waiter->number);
-        bench_release(lock);
+        verrou_status status = verrou_lock_acquire(lock, NULL, NULL, &err);
+
+        if (status == VERROU_OK) {
+            going_served(going, waiter->number);
+            status = verrou_lock_release(lock, NULL, &err);
+        }
+        if (status != VERROU_OK)
+            going_failed(going, status, &err);
     }
     verrou_lock_free(lock);
     return NULL;
@@ -116,21 +135,40 @@ static inline void going_set(struct going *going, int processes, int waiters)
     going->processes = waiters < processes ? waiters : processes;
     going->threads = waiters / going->processes;
     going->all_changes = 0;
+    going->errors = 0;
     memset(going->served, 0, sizeof(going->served));
 }
 
-/* How often who came least, and who came most, was served in all rounds. */
+/* The least and the most of some sums over as many waiters each, one after the other. */
+static inline void going_print_share(const struct going *going, const char *what, int waiters)
+{
+    long least = LONG_MAX, most = 0;
+    char measured[BENCH_CELL], compared[BENCH_CELL], ratio[BENCH_CELL];
+
+    for (int i = 0; i < going->processes * going->threads; i += waiters) {
+        long sum = 0;
+
+        for (int j = i; j < i + waiters; j++)
+            sum += going->served[j];
+        least = sum < least ? sum : least;
+        most = sum > most ? sum : most;
+    }
+    bench_line(
+        what, "least > 0", bench_cell(measured, "%ld", least), bench_cell(compared, "%ld", most),
+        bench_cell(ratio, "%.3f  %s", most > 0 ? (double)least / (double)most : 0, least > 0 ? "met" : "NOT MET"));
+}
+
+/* How often who came least, and who came most, was served in all rounds; and whether a waiter saw an error. */
 static inline void going_print_served(const struct going *going)
 {
-    long least = going->served[0], most = going->served[0];
-    char measured[BENCH_CELL], compared[BENCH_CELL];
+    char measured[BENCH_CELL];
 
-    for (int i = 0; i < going->processes * going->threads; i++) {
-        least = going->served[i] < least ? going->served[i] : least;
-        most = going->served[i] > most ? going->served[i] : most;
-    }
-    bench_row("  served: least and most of one waiter", "least > 0", bench_cell(measured, "%ld", least),
-              bench_cell(compared, "%ld", most), most > 0 ? (double)least / (double)most : 0);
+    going_print_share(going, "  served: least and most of one waiter", 1);
+    if (going->processes > 1)
+        going_print_share(going, "  served: least and most of one process", going->threads);
+    if (going->errors > 0)
+        bench_line("  errors seen by waiters", "0", bench_cell(measured, "%ld", going->errors), going->error,
+                   "NOT MET");
 }
 
 #endif

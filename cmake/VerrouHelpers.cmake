@@ -64,13 +64,13 @@ function(verrou_test name suite)
     set_tests_properties(${suite}/${name} PROPERTIES LABELS ${suite} TIMEOUT 300)
 endfunction()
 
-# At the end of a folder of tests that work. The conformance suite and the tests of Redis wait, for leases and for servers, more than they work:
-# two of them count as one other, so that ctest -j4 suits two processors.
+# At the end of a folder of tests that work. The conformance suite and the tests beside servers wait, for leases and for servers, more than they
+# work: three of them count as one other, so that ctest -j6 suits two processors.
 function(verrou_weigh_tests)
     get_property(names DIRECTORY PROPERTY TESTS)
     foreach(name ${names})
-        if(NOT name MATCHES "redis")
-            set_tests_properties(${name} PROPERTIES PROCESSORS 2)
+        if(NOT name MATCHES "redis|postgres|mysql|odbc|cli_run")
+            set_tests_properties(${name} PROPERTIES PROCESSORS 3)
         endif()
     endforeach()
 endfunction()

@@ -110,10 +110,10 @@ typedef struct verrou_database {
     verrou_status (*now)(void *user, int64_t *ret_now_ms, verrou_error *err);
 
     /*
-     * Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds, of
-     * which a `now` in milliseconds knows a thousandth: two processes may then draw the same one within a millisecond. It is
-     * called by the holder, once the row is taken: a token drawn earlier could be smaller than that of somebody who came and
-     * went meanwhile. `fence` is therefore 0 in insert_lock and acquire_lock, and not read by get_lock.
+     * Optional: draw a fencing token for this key, larger than all before. Without it, tokens are the clock's microseconds; with a
+     * `now`, of which the milliseconds are known, an acquisition then takes until its millisecond is over, so that the next
+     * one gets a larger token. It is called by the holder, once the row is taken: a token drawn earlier could be smaller than that
+     * of somebody who came and went meanwhile. `fence` is therefore 0 in insert_lock and acquire_lock, and not read by get_lock.
      */
     verrou_status (*next_fence)(void *user, const char *key, uint64_t *ret_fence, verrou_error *err);
 
@@ -257,7 +257,8 @@ typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const c
     0x1u /* execute() never blocks: the engine calls it on any thread, concurrently, with lane NULL */
 #define VERROU_DRIVER_NETWORK 0x2u  /* its addresses begin with "//": they are checked and given in pieces */
 #define VERROU_DRIVER_CONNECTS 0x4u /* makes its connections with url->connect if that is given */
-#define VERROU_DRIVER_COMPARES 0x8u /* keeps the token of a lease: release and extend compare it, a refusal tells it */
+#define VERROU_DRIVER_COMPARES \
+    0x8u /* while it has VERROU_CAP_FENCE_STORED it keeps the token of a lease: release and extend compare it, a refusal tells it */
 
 /*
  * A driver. Times are absolute, on host->now_ms(). A call that takes a deadline must return by it, give or take a scheduling delay.

@@ -566,6 +566,21 @@ static void optional_calls_give_up(void **state)
     assert_int_equal(verrou_store_caps(f->store), VERROU_CAP_FENCE);
 }
 
+/* A token from a clock of milliseconds is given out when its millisecond is over: who comes next, in whatever process, draws a larger one. */
+static void token_of_this_millisecond_is_kept_back(void **state)
+{
+    struct fixture *f = *state;
+    int64_t now_ms = 0;
+
+    open_with(f, &with_clock, NULL);
+    for (int round = 0; round < 5; round++) {
+        assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+        assert_int_equal(table_now(NULL, &now_ms, NULL), VERROU_OK);
+        assert_true(verrou_lock_fence(f->lock) / 1000 < (uint64_t)now_ms);
+        assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+    }
+}
+
 /* A table that somebody dropped is made again by the call that finds out. */
 static void dropped_table_is_made_again(void **state)
 {
@@ -698,6 +713,7 @@ int main(void)
         ADAPTER_TEST(capabilities_follow_calls),
         ADAPTER_TEST(clock_of_the_store_decides),
         ADAPTER_TEST(optional_calls_give_up),
+        ADAPTER_TEST(token_of_this_millisecond_is_kept_back),
         ADAPTER_TEST(dropped_table_is_made_again),
         ADAPTER_TEST(dropped_table_is_told),
         ADAPTER_TEST(contradiction_is_named),

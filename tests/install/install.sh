@@ -31,7 +31,7 @@ tree)
     for file in include/verrou/verrou.h include/verrou/store.h include/verrou/conformance.h \
         lib/libverrou.so lib/libverrou.so.0 lib/libverrou.a lib/pkgconfig/verrou.pc lib/pkgconfig/verrou-conformance.pc \
         lib/cmake/verrou/verrou-config.cmake bin/verrou share/man/man1/verrou.1 share/man/man3/verrou.3 \
-        share/man/man5/verrou.conf.5 share/man/man7/verrou-stores.7 share/bash-completion/completions/verrou; do
+        share/man/man5/verrou.conf.5 share/man/man7/verrou-stores.7 share/bash-completion/completions/verrou share/verrou/schema/postgres.sql; do
         [ -e "$tree/$file" ] || fail "$file was not installed"
     done
     if grep -rIl "installed-first" "$tree" >leaks; then

@@ -6,11 +6,13 @@
 #include "failing_alloc.h"
 #include "mariadb_servers.h"
 
+#include <pthread.h>
 #include <verrou/mysql.h>
 
 #define MANY 100
 
 static mariadb_server *server;
+static bool server_keeps_statements;
 static test_store store;
 
 static int start_server(void **state)
@@ -18,6 +20,7 @@ static int start_server(void **state)
     (void)state;
     failing_alloc_install();
     server = mariadb_server_start(NULL);
+    server_keeps_statements = true;
     return 0;
 }
 
@@ -26,6 +29,7 @@ static int start_server_without_statements(void **state)
 {
     (void)state;
     server = mariadb_server_start(&(mariadb_options){.config = "max_prepared_stmt_count=0\n"});
+    server_keeps_statements = false;
     return 0;
 }
 
@@ -257,6 +261,7 @@ static void test_round_trips(void **state)
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
     assert_int_equal(mariadb_logged(server, "Query\t"), 2);
+    assert_int_equal(mariadb_logged(server, "Query\tEXECUTE"), server_keeps_statements ? 2 : 0);
 }
 
 /* ---- batches ---- */
@@ -371,6 +376,17 @@ static void test_failing_request(void **state)
     assert_int_equal(count_on_table("SELECT COUNT(*) FROM %s"), 3);
     for (int i = 0; i < 3; i++)
         test_op_done(&ops[i]);
+}
+
+/* The same of an error that only newer servers know. */
+static void test_constraint(void **state)
+{
+    (void)state;
+    assert_int_equal(test_acquire(&store, "x", "me"), VERROU_OP_APPLIED);
+    on_table("ALTER TABLE %s ADD CONSTRAINT not_bad CHECK (`key`<>'bad')");
+    assert_int_equal(test_acquire(&store, "bad", "me"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "4025");
+    assert_int_equal(test_last.lane, VERROU_OK);
 }
 
 /* ---- rows that somebody else has locked ---- */
@@ -503,6 +519,57 @@ static void test_original_has_no_fence(void **state)
         assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
         assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
     }
+}
+
+/* A refusal by one's own lease, as after a lost answer, gives that lease a token too; by somebody else's it tells none. */
+static void test_original_token_of_an_own_lease(void **state)
+{
+    uint64_t fence;
+
+    (void)state;
+    open_on_original();
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+    fence = test_last.fence;
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_REFUSED);
+    assert_true(test_last.holder_is_owner && test_last.fence > fence);
+    assert_int_equal(test_acquire(&store, "k", "other"), VERROU_OP_REFUSED);
+    assert_int_equal(test_last.fence, 0);
+}
+
+static void *acquire_late(void *user)
+{
+    verrou_op *op = user;
+    test_store late = test_open(verrou_mysql_driver(), address_for(MARIADB_USER, ""));
+
+    test_execute(&late, op, 1, 60000, NULL);
+    test_close(&late);
+    return NULL;
+}
+
+/* An acquire that the server begins early and carries out late, after somebody came and went: its token is the later one all the same. */
+static void test_original_token_is_drawn_late(void **state)
+{
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "late", 30000);
+    MYSQL *gate = mariadb_server_connect(server);
+    pthread_t thread;
+    uint64_t fence;
+
+    (void)state;
+    open_on_original();
+    mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".late BEFORE INSERT ON " MARIADB_DATABASE
+                         ".verrou FOR EACH ROW IF NEW.owner='late' THEN DO GET_LOCK('gate',60); END IF");
+    assert_int_equal(mysql_query(gate, "DO GET_LOCK('gate',0)"), 0);
+    assert_int_equal(pthread_create(&thread, NULL, acquire_late, &op), 0);
+    while (mariadb_integer(server, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE='User lock'") == 0)
+        process_pause();
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+    fence = test_last.fence;
+    assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
+    mysql_close(gate);
+    pthread_join(thread, NULL);
+    assert_int_equal(op.result, VERROU_OP_APPLIED);
+    assert_true(op.fence > fence);
+    test_op_done(&op);
 }
 
 /* With the added column its UNSIGNED expiration does no harm to a tombstone. */
@@ -843,12 +910,15 @@ int main(void)
         with_store(test_batch_refused),
         with_store(test_order_in_a_batch),
         with_store(test_failing_request),
+        with_store(test_constraint),
         with_store(test_locked_row),
         with_store(test_locked_row_of_an_acquire),
         with_store(test_row_locked_for_a_moment),
         without_table(test_original_folds_keys),
         without_table(test_original_renames_rows),
         without_table(test_original_has_no_fence),
+        without_table(test_original_token_of_an_own_lease),
+        without_table(test_original_token_is_drawn_late),
         without_table(test_original_with_fence),
         without_table(test_original_batch),
         without_table(test_index_is_used),

@@ -17,6 +17,9 @@
 /* Rounds of insert, take over, look: each further one needs somebody else to have changed the row in between. */
 #define MAX_ROUNDS 4
 
+/* Looks at a clock of milliseconds until it has gone on. */
+#define MAX_LOOKS 50
+
 struct database {
     const verrou_database *table;
     void *user;
@@ -152,6 +155,23 @@ static bool live(const verrou_row *row, int64_t now_ms)
     return row->expiration_ms > now_ms;
 }
 
+/*
+ * A store that tells milliseconds tells the same one to several processes: who has drawn a token keeps it back until that millisecond is
+ * over, so that whoever takes the key next draws a larger one. A clock that stands still is waited for a little only.
+ */
+static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_ms)
+{
+    const struct timespec pause = {0, 100000};
+    int64_t now_ms = drawn_ms;
+
+    for (int look = 0; look < MAX_LOOKS && now_ms <= drawn_ms; look++) {
+        nanosleep(&pause, NULL);
+        if (!now_read(db, op, &now_ms))
+            return false;
+    }
+    return true;
+}
+
 /* Epoch microseconds, or a thousand times the milliseconds of the store; larger than all that this process has drawn.
  */
 static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_token)
@@ -171,7 +191,7 @@ static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_t
         token = clock_us > last ? clock_us : last + 1;
     while (!atomic_compare_exchange_weak(&last_token, &last, token));
     *ret_token = token;
-    return true;
+    return atomic_load(&db->clockless) || millisecond_pass(db, op, now_ms);
 }
 
 static bool token_draw(struct database *db, verrou_op *op, uint64_t *ret_token)

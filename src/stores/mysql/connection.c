@@ -26,7 +26,7 @@
 #define REST_MS 100     /* after a pause of this length it is looked whether the connection is still there */
 #define FAREWELL_MS 100 /* for the last word of a connection that is closed */
 #define END_LOST_MS 2000
-#define MAX_NAMED_TIMEOUT_S 31536000
+#define IDLE_LIMIT_S 2000000 /* when the server closes an idle connection: as late as it allows everywhere */
 
 /* How passwords may be proved where the connection is not encrypted: all but those that send the password itself. */
 #define AUTHENTICATIONS \
@@ -188,6 +188,7 @@ static const struct {
     {1041, MEANS_RETRY, false},  /* out of memory */
     {1206, MEANS_RETRY, false},  /* too many row locks */
     {1637, MEANS_RETRY, false},  /* too many transactions */
+    {1684, MEANS_LOCKED, false}, /* the table cannot be described: it is being made or altered */
     {3572, MEANS_LOCKED, false}, /* locked, NOWAIT */
     {ERROR_LOCKED, MEANS_LOCKED, false},
     {ERROR_NO_SUCH_TABLE, MEANS_STALE, false},
@@ -221,6 +222,13 @@ static bool is_passing_tls_failure(const char *text)
     return (len > 0 && text[len - 1] == ')') || strstr(text, "unexpected eof");
 }
 
+/* Whether an error is the client library's own: of the connection, and not an answer of the server. */
+static bool is_of_client(unsigned code)
+{
+    return code == 0 || (code >= CR_MIN_ERROR && code <= CR_MAX_ERROR) ||
+           (code >= CER_MIN_ERROR && code <= CER_MAX_ERROR);
+}
+
 static void explain(const mysql_lane *lane, mysql_fault *fault)
 {
     unsigned code = mysql_errno(lane->mysql);
@@ -235,12 +243,13 @@ static void explain(const mysql_lane *lane, mysql_fault *fault)
             fault->broken = meanings[i].broken;
         }
     }
-    if (code >= CR_MIN_ERROR && code <= CR_MAX_ERROR) { /* of the client library */
+    fault->refused = !is_of_client(code);
+    if (!fault->refused) {
         fault->broken = true;
         fault->meaning = code == CR_SSL_CONNECTION_ERROR && !is_passing_tls_failure(text) ? MEANS_FAILED : MEANS_RETRY;
     }
     if (code == CR_AUTH_PLUGIN_CANNOT_LOAD || code == CR_AUTH_PLUGIN_ERR || code == CR_SECURE_AUTH ||
-        code == CR_VERSION_ERROR)
+        code == CR_VERSION_ERROR || code == CR_PLUGIN_NOT_ALLOWED)
         fault->meaning = MEANS_FAILED;
 }
 
@@ -250,7 +259,7 @@ static void note_failure(mysql_lane *lane, mysql_fault *fault)
     explain(lane, fault);
     if (!fault->broken)
         return;
-    if (fault->code >= CR_MIN_ERROR && fault->code <= CR_MAX_ERROR && io.host->now_ms() >= io.deadline_ms) {
+    if (!fault->refused && io.host->now_ms() >= io.deadline_ms) {
         verrou__mysql_break(lane, fault, "TIMEOUT", "no answer in time");
         return;
     }
@@ -621,11 +630,10 @@ static bool connect_to(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault
     guard g;
     MYSQL *connected;
 
+    verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
     lane->mysql = mysql_init(NULL);
-    if (!lane->mysql) {
-        verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
+    if (!lane->mysql)
         return false;
-    }
     set_options(lane, deadline_ms);
     io.connecting = true;
     g = guard_begin(lane);
@@ -678,7 +686,7 @@ static void write_session(mysql_lane *lane)
                             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE;"
                             "SELECT @@global.read_only,CONCAT_WS(':',@@hostname,@@port,@@server_id);"
                             "SELECT GET_LOCK('%s',0)",
-                            MAX_NAMED_TIMEOUT_S / 16, wait_s, wait_s, lane->marker);
+                            IDLE_LIMIT_S, wait_s, wait_s, lane->marker);
 }
 
 #define SESSION_STATEMENTS 5
@@ -767,6 +775,7 @@ static bool open_any(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault)
     const mysql_state *state = lane->state;
     bool passing = false;
 
+    verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
     for (size_t i = 0; i < state->endpoint_count; i++) {
         int64_t now_ms = state->host->now_ms();
         int64_t share_ms = (deadline_ms - now_ms) / (int64_t)(state->endpoint_count - i);

@@ -107,6 +107,43 @@ static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *repl
     op->result = applied ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
 }
 
+/*
+ * On a table without `fence` an acquire is followed by the question for its token, and so is the look that finds it was granted by an earlier
+ * request. If that is not answered it may have been carried out.
+ */
+static bool read_token(batch *b, verrou_op *op)
+{
+    mysql_reply reply;
+    MYSQL_ROW row;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault)) {
+        b->fault.meaning = MEANS_DOUBT;
+        return false;
+    }
+    row = reply.rows ? mysql_fetch_row(reply.rows) : NULL;
+    if (row && (op->result == VERROU_OP_APPLIED || op->holder_is_owner))
+        op->fence = (uint64_t)number(row[0]);
+    mysql_free_result(reply.rows);
+    return true;
+}
+
+static bool has_token_question(const batch *b, const verrou_op *op)
+{
+    return op->kind == VERROU_OP_ACQUIRE && !b->lane->shape.fenced;
+}
+
+/* The next answer, to this request. */
+static bool read_request(batch *b, verrou_op *op)
+{
+    mysql_reply reply;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        return false;
+    read_answer(b->lane, op, &reply);
+    mysql_free_result(reply.rows);
+    return !has_token_question(b, op) || read_token(b, op);
+}
+
 /* ---- rounds ---- */
 
 static mysql_statement statement_of(verrou_op_kind kind)
@@ -196,16 +233,10 @@ static round_end undo(batch *b, round_end end)
     return ROUND_BROKEN;
 }
 
-/* Whether the failure was that of the server to carry out a statement, and not that of the connection. */
-static bool is_refusal(const mysql_fault *fault)
-{
-    return fault->code > 0 && fault->code < 2000;
-}
-
 /* A statement of the transaction failed, so that COMMIT was not reached. */
 static round_end transaction_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault) && b->lane->broken) {
+    if (!b->fault.refused) {
         lose_transaction(b);
         return ROUND_BROKEN;
     }
@@ -243,6 +274,8 @@ static void write_requests(batch *b, request_state state, const char *first, con
         if (text->len)
             verrou__mysql_text_add(text, ";", 1);
         verrou__mysql_write(b->lane, statement_of(b->items[i].op->kind), b->items[i].op);
+        if (has_token_question(b, b->items[i].op))
+            verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
     }
     verrou__mysql_text_addf(text, "%s", last);
 }
@@ -274,10 +307,8 @@ static round_end transaction_run(batch *b)
     for (size_t i = 0; i < b->n; i++) {
         if (b->states[i] != REQUEST_TODO)
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        if (!read_request(b, b->items[i].op))
             return transaction_failed(b, i);
-        read_answer(b->lane, b->items[i].op, &reply);
-        mysql_free_result(reply.rows);
     }
     if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
         return commit_failed(b);
@@ -290,10 +321,9 @@ static round_end transaction_run(batch *b)
 /* One request that was run alone failed; the server left out those behind it. */
 static round_end alone_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault)) {
-        if (b->lane->broken)
-            lose(b, REQUEST_ASIDE);
-        return b->lane->broken ? ROUND_BROKEN : ROUND_AGAIN;
+    if (!b->fault.refused) {
+        lose(b, REQUEST_ASIDE);
+        return ROUND_BROKEN;
     }
     if (b->fault.meaning == MEANS_STALE && b->restarts < MAX_RESTARTS)
         return ROUND_STALE;
@@ -309,8 +339,6 @@ static round_end alone_failed(batch *b, size_t i)
 /* Run what was put aside, each request for itself. */
 static round_end alone_run(batch *b)
 {
-    mysql_reply reply;
-
     write_requests(b, REQUEST_ASIDE, "", "");
     if (b->lane->text.len == 0 && !b->lane->text.failed)
         return ROUND_DONE;
@@ -319,10 +347,8 @@ static round_end alone_run(batch *b)
     for (size_t i = 0; i < b->n; i++) {
         if (b->states[i] != REQUEST_ASIDE)
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        if (!read_request(b, b->items[i].op))
             return alone_failed(b, i);
-        read_answer(b->lane, b->items[i].op, &reply);
-        mysql_free_result(reply.rows);
         b->states[i] = REQUEST_DONE;
     }
     return verrou__mysql_end(b->lane, &b->fault) ? ROUND_DONE : ROUND_BROKEN;
@@ -356,11 +382,21 @@ static void looked_at(batch *b, size_t i, bool live, bool last)
     }
 }
 
+static bool read_look(batch *b, verrou_op *op, bool *ret_live)
+{
+    mysql_reply reply;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        return false;
+    *ret_live = read_row(b->lane, reply.rows, op);
+    mysql_free_result(reply.rows);
+    return !has_token_question(b, op) || read_token(b, op);
+}
+
 /* Plain reads: they wait for nobody. A failure leaves the holder unknown. */
 static void look(batch *b, bool last)
 {
     mysql_text *text = &b->lane->text;
-    mysql_reply reply;
     mysql_fault fault;
 
     text->len = 0;
@@ -370,16 +406,19 @@ static void look(batch *b, bool last)
         if (text->len)
             verrou__mysql_text_add(text, ";", 1);
         verrou__mysql_write(b->lane, STATEMENT_LOOK, b->items[i].op);
+        if (has_token_question(b, b->items[i].op))
+            verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
     }
     if ((text->len == 0 && !text->failed) || !verrou__mysql_send(b->lane, &fault))
         return;
     for (size_t i = 0; i < b->n; i++) {
+        bool live;
+
         if (!is_to_look_at(b, i))
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &fault))
+        if (!read_look(b, b->items[i].op, &live))
             return;
-        looked_at(b, i, read_row(b->lane, reply.rows, b->items[i].op), last);
-        mysql_free_result(reply.rows);
+        looked_at(b, i, live, last);
     }
     (void)verrou__mysql_end(b->lane, &fault);
 }
@@ -617,11 +656,11 @@ verrou_status verrou__mysql_execute(void *context, void *lane_context, verrou_op
     batch b = {.lane = lane, .items = few_items, .states = few_states, .n = n, .deadline_ms = deadline_ms};
 
     verrou__mysql_until(state, deadline_ms);
-    if (n > FEW) {
+    if (n > FEW)
         b.items = host->malloc(n * (sizeof *b.items + 1));
-        b.states = (unsigned char *)(b.items + n);
-    }
     if (b.items) {
+        if (n > FEW)
+            b.states = (unsigned char *)(b.items + n);
         execute(&b, ops);
     } else {
         for (size_t i = 0; i < n; i++)

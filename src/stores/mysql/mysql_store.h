@@ -46,7 +46,8 @@ typedef enum mysql_meaning {
 /* A failure, understood: for the error of a call or of each request of a batch. */
 typedef struct mysql_fault {
     mysql_meaning meaning;
-    bool broken; /* the connection is not to be used again */
+    bool refused; /* it is the server's answer to a statement */
+    bool broken;  /* the connection is not to be used again */
     unsigned code;
     char name[12]; /* the code as text, "" if there is none */
     char text[440];
@@ -199,6 +200,8 @@ verrou_status verrou__mysql_fail(const mysql_state *state, const mysql_fault *fa
 /* Epoch microseconds on the server's clock, and milliseconds. Not the UNIX_TIMESTAMP() of a local time, which is an hour off each autumn. */
 #define MYSQL_NOW_US "TIMESTAMPDIFF(MICROSECOND,'1970-01-01',UTC_TIMESTAMP(6))"
 #define MYSQL_NOW_MS "(" MYSQL_NOW_US " DIV 1000)"
+/* What is to follow each acquire on a table without `fence`. */
+#define MYSQL_NEXT_TOKEN "SELECT " MYSQL_NOW_US
 
 /* Have the statements fit the table, making it if it is missing and autocreate is on. */
 bool verrou__mysql_ready(mysql_lane *lane, bool create, mysql_fault *fault);

@@ -30,27 +30,30 @@
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
 static const char *const fenced_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = "INSERT INTO %T (`key`,`owner`,`expiration`,`fence`) VALUES (%k,%o,%M+%t,LAST_INSERT_ID(%N))"
-                          " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
-                          "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
-                          ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
-                          "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)",
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`,`fence`) VALUES (%k,%o,%M+%t,LAST_INSERT_ID(%N))"
+                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+                           "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
+                           ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
+                           "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
-    [STATEMENT_EXTEND] = "UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
-                         " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
+    [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
+                          " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)"),
     [STATEMENT_FORCE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
 
-/* Without a token to keep there is no use for a tombstone: a released row goes, as in the original. */
+/*
+ * Without a token to keep there is no use for a tombstone: a released row goes, as in the original. The token is drawn by a statement of its own,
+ * MYSQL_NEXT_TOKEN, once the row is taken: the clock of the statement that takes it stands at its begin, and since then somebody with a later
+ * one may have come and gone.
+ */
 static const char *const plain_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = "INSERT INTO %T (`key`,`owner`,`expiration`)"
-                          " VALUES (%k,IF(LAST_INSERT_ID(%N)>0,%o,''),%M+%t) ON DUPLICATE KEY UPDATE"
-                          " %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
-                          "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)",
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`) VALUES (%k,%o,%M+%t)"
+                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+                           "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND %O=%p AND %L",
-    [STATEMENT_EXTEND] = "UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
-                         " WHERE %X AND %O=%p AND %L",
+    [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
+                          " WHERE %X AND %O=%p AND %L"),
     [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,0,%M FROM %T WHERE %K",
 };
@@ -387,7 +390,7 @@ bool verrou__mysql_shape(mysql_lane *lane, mysql_shape *shape, mysql_fault *faul
 /* ---- making and altering it ---- */
 
 /* MySQL's owner column: the original compares it, and must not take two of them for equal. */
-static const char *owner_collation(const mysql_lane *lane)
+static const char *binary_collation(const mysql_lane *lane)
 {
     if (lane->mariadb)
         return lane->version >= 100200 ? "utf8mb4_nopad_bin" : "utf8mb4_bin";
@@ -398,11 +401,11 @@ void verrou__mysql_create_sql(const mysql_lane *lane, const char *indent, const 
 {
     verrou__mysql_text_addf(text,
                             "CREATE TABLE IF NOT EXISTS %s (%s"
-                            "`key` varbinary(255) not null primary key, %s"
-                            "`owner` varchar(255) character set utf8mb4 collate %s not null, %s"
-                            "`expiration` bigint null, %s"
+                            "`key` varbinary(255) not null primary key,%s"
+                            "`owner` varchar(255) character set utf8mb4 collate %s not null,%s"
+                            "`expiration` bigint null,%s"
                             "`fence` bigint not null default 0%s) ENGINE=InnoDB",
-                            lane->state->name, indent, indent, owner_collation(lane), indent, indent, outdent);
+                            lane->state->name, indent, indent, binary_collation(lane), indent, indent, outdent);
 }
 
 bool verrou__mysql_needs_alter(const mysql_shape *shape)
@@ -418,7 +421,8 @@ void verrou__mysql_alter_sql(const mysql_lane *lane, const mysql_shape *shape, m
 
     if (shape->folded && !begins(shape->collation, "utf8"))
         verrou__mysql_text_addf(
-            text, "ALTER TABLE %s MODIFY COLUMN `key` varchar(255) character set utf8mb4 not null;\n", name);
+            text, "ALTER TABLE %s MODIFY COLUMN `key` varchar(255) character set utf8mb4 collate %s not null;\n", name,
+            binary_collation(lane));
     verrou__mysql_text_addf(text, "ALTER TABLE %s", name);
     if (shape->folded) {
         verrou__mysql_text_addf(text, "\n    MODIFY COLUMN `key` varbinary(255) not null");
@@ -427,7 +431,7 @@ void verrou__mysql_alter_sql(const mysql_lane *lane, const mysql_shape *shape, m
     if (shape->owner_folded) {
         verrou__mysql_text_addf(text,
                                 "%s\n    MODIFY COLUMN `owner` varchar(255) character set utf8mb4 collate %s not null",
-                                comma, owner_collation(lane));
+                                comma, binary_collation(lane));
         comma = ",";
     }
     if (!shape->fenced) {
@@ -454,7 +458,7 @@ static void add_create_hint(mysql_lane *lane, mysql_fault *fault)
     mysql_text sql = {.host = lane->state->host};
     size_t len = strlen(fault->text);
 
-    verrou__mysql_create_sql(lane, "", "", &sql);
+    verrou__mysql_create_sql(lane, " ", " ", &sql);
     if (!sql.failed)
         snprintf(fault->text + len, sizeof fault->text - len, "; somebody with the right has to run: %s", sql.at);
     lane->state->host->free(sql.at);
@@ -466,7 +470,7 @@ static bool table_create(mysql_lane *lane, mysql_fault *fault)
     unsigned done;
 
     lane->text.len = 0;
-    verrou__mysql_create_sql(lane, "", "", &lane->text);
+    verrou__mysql_create_sql(lane, " ", " ", &lane->text);
     if (verrou__mysql_run(lane, 1, &done, fault))
         return true;
     if (fault->code == ERROR_TABLE_RIGHT || fault->code == ERROR_DATABASE_RIGHT)

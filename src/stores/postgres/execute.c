@@ -100,6 +100,8 @@ static void tell_holder(const batch *b, verrou_op *op, const PGresult *result, i
 
     if (!PQgetisnull(result, 0, remaining))
         remaining_ms = strtoll(PQgetvalue(result, 0, remaining), NULL, 10);
+    if (remaining_ms < 0) /* it ran out after it was seen; less than 0 would say that nobody knows the end */
+        remaining_ms = 0;
     b->state->host->holder(op, PQgetvalue(result, 0, owner), (size_t)PQgetlength(result, 0, owner), remaining_ms,
                            to_number(result, 0, fence));
 }

@@ -129,8 +129,8 @@ static int32_t count_others(const struct process *process, const char *key)
     const struct world *world = process->world;
     int32_t others = 0;
 
-    if (world->others >= 0)
-        return world->others;
+    if (world->others != -1)
+        return world->others == OTHERS_UNKNOWN ? -1 : world->others;
     for (int p = 0; p < world->process_count; p++)
         for (size_t i = 0; i < world->processes[p].watched_count; i++)
             others += p != process->index && strcmp(world->processes[p].watched[i].key, key) == 0;
@@ -414,8 +414,10 @@ static void scripted_destroy(void *state)
 
 static uint32_t scripted_caps(void *state)
 {
-    (void)state;
-    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_SHARED;
+    const struct process *process = state;
+
+    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_SHARED |
+           (process->world->no_fence ? 0 : VERROU_CAP_FENCE_STORED);
 }
 
 static verrou_status scripted_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err)

@@ -42,6 +42,8 @@ struct turn {
     int64_t late_ms;
 };
 
+#define OTHERS_UNKNOWN (-2)
+
 #define MAX_TRUTHS 64
 #define MAX_PROCESSES 8
 #define MAX_SCRIPT 64
@@ -127,7 +129,7 @@ struct world {
     bool deaf;          /* releases are not reported to watches */
     bool by_another;    /* what is reported is said to be the doing of another process */
     int64_t stutter_ms; /* this much time passes with every look at the clock */
-    int32_t others;     /* what releases say about other waiters; -1: they count the watches */
+    int32_t others;     /* what releases say about other waiters; -1: they count the watches; or OTHERS_UNKNOWN */
     bool no_holder;     /* refusals do not tell who holds the key */
     bool no_fence;      /* no tokens */
     int lists, checks, schemas, opens, closes, watch_opens, watch_closes;

@@ -1,0 +1,103 @@
+/*
+ * bare_mysql.c - see bare_mysql.h. A file of its own, because what it sees of the driver has names in common with the tests' servers.
+ */
+#include "bare_mysql.h"
+
+#define OWNER "0123456789abcdef0123456789abcdef@localhost:12345" /* as long as one that is drawn */
+
+enum { ACQUIRE, RELEASE };
+
+/* As src/stores/mysql/ makes them for its own table: what a session is like, and the statements. */
+#define NOW_US "TIMESTAMPDIFF(MICROSECOND,'1970-01-01',UTC_TIMESTAMP(6))"
+#define NOW_MS "(" NOW_US " DIV 1000)"
+#define OVER "`expiration`<=VALUES(`fence`) DIV 1000"
+
+static const char *const session[] = {
+    "SET NAMES utf8mb4",
+    "SET SESSION autocommit=1,innodb_lock_wait_timeout=0,lock_wait_timeout=0",
+    "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE",
+};
+
+static const char *const scripts[BARE_MYSQL_SCRIPTS] = {
+    [ACQUIRE] = "INSERT INTO `verrou` (`key`,`owner`,`expiration`,`fence`)"
+                " VALUES (?,?," NOW_MS "+?,LAST_INSERT_ID(" NOW_US ")) ON DUPLICATE KEY UPDATE"
+                " `owner`=IF(" OVER ",VALUES(`owner`),`owner`),"
+                "`fence`=IF(" OVER ",LAST_INSERT_ID(GREATEST(IF(`fence`<9007199254740991,`fence`+1,"
+                "`fence`+9223372036854775807),VALUES(`fence`))),`fence`),"
+                "`expiration`=IF(" OVER ",VALUES(`expiration`),`expiration`)",
+    [RELEASE] = "UPDATE `verrou` SET `owner`='',`expiration`=0 WHERE `key`=?"
+                " AND CAST(CONVERT(`owner` USING utf8mb4) AS BINARY)=?"
+                " AND (`expiration` IS NULL OR `expiration`>" NOW_MS ") AND ? IN (0,`fence`)",
+};
+
+_Noreturn static void die(const struct bare_mysql *bare)
+{
+    bench_die("libmariadb", mysql_error(bare->connection));
+}
+
+void bare_mysql_open(struct bare_mysql *bare, int port, const char *user, const char *database)
+{
+    bare->connection = mysql_init(NULL);
+    if (!bare->connection)
+        bench_die("libmariadb", "out of memory");
+    if (!mysql_real_connect(bare->connection, "127.0.0.1", user, NULL, database, (unsigned)port, NULL, 0))
+        die(bare);
+    for (size_t i = 0; i < sizeof(session) / sizeof(session[0]); i++)
+        if (mysql_query(bare->connection, session[i]) != 0)
+            die(bare);
+    for (int i = 0; i < BARE_MYSQL_SCRIPTS; i++) {
+        bare->statements[i] = mysql_stmt_init(bare->connection);
+        if (!bare->statements[i] || mysql_stmt_prepare(bare->statements[i], scripts[i], strlen(scripts[i])) != 0)
+            die(bare);
+    }
+}
+
+void bare_mysql_close(struct bare_mysql *bare)
+{
+    for (int i = 0; i < BARE_MYSQL_SCRIPTS; i++)
+        mysql_stmt_close(bare->statements[i]);
+    mysql_close(bare->connection);
+}
+
+long long bare_mysql_integer(const struct bare_mysql *bare, const char *sql)
+{
+    MYSQL_RES *result = NULL;
+    MYSQL_ROW row;
+    long long value;
+
+    if (mysql_query(bare->connection, sql) == 0)
+        result = mysql_store_result(bare->connection);
+    if (!result)
+        die(bare);
+    row = mysql_fetch_row(result);
+    if (!row || !row[0])
+        bench_die("libmariadb", "a statement did not do its work");
+    value = strtoll(row[0], NULL, 10);
+    mysql_free_result(result);
+    return value;
+}
+
+static void run(const struct bare_mysql *bare, int script, const char *key)
+{
+    MYSQL_STMT *statement = bare->statements[script];
+    long long number = script == ACQUIRE ? 600000 : 0;
+    char owner[] = OWNER;
+    unsigned long lengths[] = {strlen(key), strlen(owner)};
+    MYSQL_BIND values[] = {
+        {.buffer_type = MYSQL_TYPE_STRING, .buffer = (char *)key, .length = &lengths[0]},
+        {.buffer_type = MYSQL_TYPE_STRING, .buffer = owner, .length = &lengths[1]},
+        {.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number},
+    };
+
+    if (mysql_stmt_bind_param(statement, values) || mysql_stmt_execute(statement) != 0)
+        bench_die("libmariadb", mysql_stmt_error(statement));
+    if (mysql_stmt_affected_rows(statement) == 0)
+        bench_die("libmariadb", "a statement did not do its work");
+}
+
+void bare_mysql_pair(const struct bare_mysql *bare, const char *key)
+{
+    run(bare, ACQUIRE, key);
+    run(bare, RELEASE, key);
+}

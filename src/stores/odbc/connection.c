@@ -1,0 +1,536 @@
+/*
+ * connection.c - one connection, and statements over it: SQL is completed, parameters are bound as text, and a failure becomes an error.
+ *
+ * Each statement is a transaction of its own (autocommit), on a connection that nobody else uses. What went wrong is told by SQLSTATE: the
+ * question that matters is whether the statement may have been carried out. Drivers and the driver manager quote what they like in their
+ * messages, so that passwords are taken out of all of them, here, where messages come in.
+ */
+#include "odbc_store.h"
+
+#include <inttypes.h>
+#include <strings.h>
+#include <time.h>
+
+/* ---- messages without passwords ---- */
+
+static bool is_secret_name(const char *name, size_t length)
+{
+    static const char *const words[] = {"pwd", "passw", "passphrase", "secret", "token", "credential"};
+    char text[64];
+
+    snprintf(text, sizeof text, "%.*s", (int)length, name);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcasestr(text, words[i]))
+            return true;
+    return false;
+}
+
+/* Put three stars, or fewer, in place of each occurrence. */
+static void hide(char *text, const char *secret, size_t length)
+{
+    size_t stars = length < 3 ? length : 3;
+
+    if (length == 0)
+        return;
+    for (char *at = text; *at; at++) {
+        if (strncmp(at, secret, length) != 0)
+            continue;
+        memset(at, '*', stars);
+        memmove(at + stars, at + length, strlen(at + length) + 1);
+        at += stars - 1;
+    }
+}
+
+/* Copy the value that begins here, "VALUE;" or "{VALUE}" with }} for a brace, and return its length. */
+static size_t copy_value(const char *from, char *out, size_t size)
+{
+    const bool braced = *from == '{';
+    size_t length = 0;
+
+    for (from += braced; *from && length + 1 < size; from++) {
+        if ((!braced && *from == ';') || (braced && *from == '}' && *++from != '}'))
+            break;
+        out[length++] = *from;
+    }
+    out[length] = '\0';
+    return length;
+}
+
+/* The connection string is "NAME=VALUE;NAME={VALUE};...". */
+static void hide_passwords(const char *connection_string, char *text)
+{
+    char secret[512];
+
+    for (const char *at = strchr(connection_string, '='); at; at = strchr(at + 1, '=')) {
+        const char *end = at, *name;
+
+        while (end > connection_string && end[-1] == ' ')
+            end--;
+        name = end;
+        while (name > connection_string && !strchr(";{ ", name[-1]))
+            name--;
+        if (is_secret_name(name, (size_t)(end - name)))
+            hide(text, secret, copy_value(at + 1 + strspn(at + 1, " "), secret, sizeof secret));
+    }
+}
+
+/* ---- failures ---- */
+
+/* What the driver says of a failure. */
+typedef struct odbc_fault {
+    char state[8]; /* SQLSTATE */
+    SQLINTEGER number;
+    char text[SQL_MAX_MESSAGE_LENGTH * 2];
+} odbc_fault;
+
+static void read_fault(const odbc_store *store, SQLSMALLINT kind, SQLHANDLE handle, odbc_fault *fault)
+{
+    SQLSMALLINT length = 0;
+
+    memset(fault, 0, sizeof *fault);
+    if (!SQL_SUCCEEDED(SQLGetDiagRec(kind, handle, 1, (SQLCHAR *)fault->state, &fault->number, (SQLCHAR *)fault->text,
+                                     sizeof fault->text, &length)))
+        strcpy(fault->state, "HY000");
+    if (!fault->text[0])
+        strcpy(fault->text, "the driver gives no reason");
+    hide_passwords(store->connection_string, fault->text);
+    for (char *at = fault->text; *at; at++)
+        if ((unsigned char)*at < ' ')
+            *at = ' ';
+}
+
+static bool in_class(const odbc_fault *fault, const char *class)
+{
+    return strncmp(fault->state, class, strlen(class)) == 0;
+}
+
+/* The driver knows that the connection has broken. */
+static bool connection_is_dead(const odbc_store *store)
+{
+    SQLUINTEGER dead = SQL_CD_FALSE;
+
+    return SQL_SUCCEEDED(SQLGetConnectAttr(store->connection, SQL_ATTR_CONNECTION_DEAD, &dead, 0, NULL)) &&
+           dead == SQL_CD_TRUE;
+}
+
+/* Sent, and no answer: the connection broke, or it took too long. */
+static bool is_lost(const odbc_store *store, const odbc_fault *fault)
+{
+    return in_class(fault, "08") || in_class(fault, "HYT") || in_class(fault, "40003") || connection_is_dead(store);
+}
+
+/* Answered with "not now". */
+static bool is_passing(const odbc_store *store, const odbc_fault *fault)
+{
+    static const char *const classes[] = {
+        "40",    /* deadlock, serialisation failure */
+        "23000", /* a duplicate, perhaps, of a row that has gone since: insert_lock() has looked */
+        "23505", /* the same, certainly */
+        "53",    /* no resources left */
+        "57",    /* the server's operator intervened, or the statement was cancelled */
+        "55P03", /* lock not available */
+        "25006", /* the server is read-only: see below */
+    };
+
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+        if (in_class(fault, classes[i]))
+            return true;
+    for (size_t i = 0; store->dialect->busy[i]; i++)
+        if (store->dialect->busy[i] == fault->number)
+            return true;
+    return false;
+}
+
+static verrou_status statement_failed(odbc_store *store, SQLHSTMT statement, bool changes, verrou_error *err)
+{
+    odbc_fault fault;
+    bool lost;
+
+    read_fault(store, SQL_HANDLE_STMT, statement, &fault);
+    lost = is_lost(store, &fault);
+    /* After a failover this server may be the wrong one; another connection finds the right one. */
+    store->lost = lost || in_class(&fault, "25006");
+    store->shape.known = false; /* the table may have changed */
+    return store->host->fail(err, lost && changes ? VERROU_EUNKNOWN : VERROU_ESTORAGE,
+                             lost || is_passing(store, &fault), fault.state, "%s", fault.text);
+}
+
+/* Nothing was sent. A password does not become right by trying again, nor does a driver appear; a server may. */
+static verrou_status connecting_failed(odbc_store *store, verrou_error *err)
+{
+    odbc_fault fault;
+
+    read_fault(store, SQL_HANDLE_DBC, store->connection, &fault);
+    verrou__odbc_close(store);
+    return store->host->fail(err, VERROU_ESTORAGE,
+                             !in_class(&fault, "28") && !in_class(&fault, "IM") && !in_class(&fault, "01"), fault.state,
+                             "cannot connect: %s", fault.text);
+}
+
+static verrou_status fail_nomem(const odbc_store *store, verrou_error *err)
+{
+    return store->host->fail(err, VERROU_ESTORAGE, 1, NULL, "out of memory");
+}
+
+/* ---- SQL ---- */
+
+typedef struct writer {
+    char *out;
+    size_t used;
+} writer;
+
+static void put(writer *w, const char *text, size_t length)
+{
+    if (w->used + length < ODBC_MAX_SQL)
+        memcpy(w->out + w->used, text, length);
+    w->used += length;
+}
+
+static void put_text(writer *w, const char *text)
+{
+    put(w, text, strlen(text));
+}
+
+static void put_name(writer *w, const odbc_store *store, const char *name, size_t length)
+{
+    put_text(w, store->quote);
+    put(w, name, length);
+    put_text(w, store->quote);
+}
+
+/* What a name in backquotes stands for. */
+static void put_meaning(writer *w, const odbc_store *store, const char *name, size_t length)
+{
+    const odbc_dialect *dialect = store->dialect;
+    char seconds[24];
+    const struct {
+        const char *name;
+        const char *meaning;
+        const char *otherwise;
+    } meanings[] = {
+        {"clock", dialect->clock, "0"},
+        {"dual", dialect->dual, ""},
+        {"if_not_exists", dialect->if_not_exists, ""},
+        {"key_type", dialect->key, "varchar(255)"},
+        {"owner_type", dialect->owner, "varchar(255)"},
+        {"number_type", dialect->number, "bigint"},
+        {"limit", dialect->limit, ""},
+        {"seconds", seconds, NULL},
+    };
+
+    snprintf(seconds, sizeof seconds, "%" PRId64, store->limit_s);
+    for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
+        if (strlen(meanings[i].name) == length && memcmp(meanings[i].name, name, length) == 0) {
+            put_text(w, meanings[i].meaning ? meanings[i].meaning : meanings[i].otherwise);
+            return;
+        }
+    if (length != 5 || memcmp(name, "table", 5) != 0) {
+        put_name(w, store, name, length);
+        return;
+    }
+    if (store->names.schema[0]) {
+        put_name(w, store, store->names.schema, strlen(store->names.schema));
+        put_text(w, ".");
+    }
+    put_name(w, store, store->names.table, strlen(store->names.table));
+}
+
+verrou_status verrou__odbc_write(const odbc_store *store, const char *sql, char out[ODBC_MAX_SQL], verrou_error *err)
+{
+    writer w = {out, 0};
+
+    while (*sql) {
+        size_t length = strcspn(sql, "`");
+
+        put(&w, sql, length);
+        sql += length;
+        if (*sql == '`') {
+            length = strcspn(++sql, "`");
+            put_meaning(&w, store, sql, length);
+            sql += length + 1;
+        }
+    }
+    put(&w, "", 1);
+    if (w.used > ODBC_MAX_SQL)
+        return store->host->fail(err, VERROU_ESTORAGE, 0, NULL, "a statement is too long");
+    return VERROU_OK;
+}
+
+/* ---- statements ---- */
+
+/* Numbers go as text: not every driver knows integers of 64 bits. `texts` and `lengths` live as long as the statement. */
+static SQLRETURN bind(SQLHSTMT statement, const odbc_param *params, size_t count, char texts[][24], SQLLEN *lengths)
+{
+    SQLRETURN rc = SQL_SUCCESS;
+
+    for (size_t i = 0; i < count && SQL_SUCCEEDED(rc); i++) {
+        const char *text = params[i].text ? params[i].text : texts[i];
+        bool is_number = !params[i].text;
+
+        if (is_number)
+            snprintf(texts[i], sizeof texts[i], "%" PRId64, params[i].number);
+        lengths[i] = is_number && params[i].number == VERROU_FOREVER ? SQL_NULL_DATA : (SQLLEN)strlen(text);
+        rc = SQLBindParameter(statement, (SQLUSMALLINT)(i + 1), SQL_PARAM_INPUT, SQL_C_CHAR,
+                              is_number ? SQL_BIGINT : SQL_VARCHAR, is_number ? 19 : 255, 0, (SQLPOINTER)text, 0,
+                              &lengths[i]);
+    }
+    return rc;
+}
+
+/* Send a statement: VERROU_OK, and the handle, to be freed by the caller in any case. */
+static verrou_status execute(odbc_store *store, const char *sql, const odbc_param *params, size_t count, bool changes,
+                             SQLHSTMT *ret_statement, SQLRETURN *ret_code, verrou_error *err)
+{
+    char text[ODBC_MAX_SQL];
+    char numbers[8][24];
+    SQLLEN lengths[8];
+    SQLRETURN rc;
+    verrou_status status = verrou__odbc_write(store, sql, text, err);
+
+    if (status != VERROU_OK)
+        return status;
+    if (!SQL_SUCCEEDED(SQLAllocHandle(SQL_HANDLE_STMT, store->connection, ret_statement)))
+        return connecting_failed(store, err);
+
+    rc = SQLSetStmtAttr(*ret_statement, SQL_ATTR_QUERY_TIMEOUT, (SQLPOINTER)(uintptr_t)store->limit_s, 0);
+    store->untimed = rc != SQL_SUCCESS;
+    rc = bind(*ret_statement, params, count, numbers, lengths);
+    if (SQL_SUCCEEDED(rc))
+        rc = SQLExecDirect(*ret_statement, (SQLCHAR *)text, SQL_NTS);
+    /* SQL_NO_DATA: an update of no row. */
+    if (!SQL_SUCCEEDED(rc) && rc != SQL_NO_DATA)
+        return statement_failed(store, *ret_statement, changes, err);
+    *ret_code = rc;
+    return VERROU_OK;
+}
+
+verrou_status verrou__odbc_run(odbc_store *store, const char *sql, const odbc_param *params, size_t count,
+                               int64_t *ret_rows, verrou_error *err)
+{
+    SQLHSTMT statement = SQL_NULL_HSTMT;
+    SQLRETURN rc = SQL_SUCCESS;
+    SQLLEN rows = 0;
+    verrou_status status = verrou__odbc_connect(store, err);
+
+    if (status != VERROU_OK)
+        return status;
+    status = execute(store, sql, params, count, true, &statement, &rc, err);
+    if (status == VERROU_OK && rc != SQL_NO_DATA && !SQL_SUCCEEDED(SQLRowCount(statement, &rows)))
+        status = statement_failed(store, statement, true, err);
+    if (status == VERROU_OK)
+        *ret_rows = rows;
+    if (statement != SQL_NULL_HSTMT)
+        SQLFreeHandle(SQL_HANDLE_STMT, statement);
+    return status;
+}
+
+/* A binary column would come as hexadecimal digits from a driver that converts it to text. */
+static SQLSMALLINT type_to_read(SQLHSTMT statement, SQLUSMALLINT column)
+{
+    SQLSMALLINT type = SQL_VARCHAR, digits, nullable, name_length;
+    SQLCHAR name[8];
+    SQLULEN size;
+
+    SQLDescribeCol(statement, column, name, sizeof name, &name_length, &type, &size, &digits, &nullable);
+    return type == SQL_BINARY || type == SQL_VARBINARY || type == SQL_LONGVARBINARY ? SQL_C_BINARY : SQL_C_CHAR;
+}
+
+static SQLRETURN read_value(SQLHSTMT statement, SQLUSMALLINT column, odbc_value *value)
+{
+    SQLLEN length = 0;
+    SQLRETURN rc =
+        SQLGetData(statement, column, type_to_read(statement, column), value->text, sizeof value->text - 1, &length);
+
+    value->null = length == SQL_NULL_DATA;
+    value->length = 0;
+    if (!value->null && SQL_SUCCEEDED(rc))
+        value->length =
+            length >= 0 && (size_t)length < sizeof value->text - 1 ? (size_t)length : sizeof value->text - 2;
+    value->text[value->length] = '\0';
+    return rc;
+}
+
+static SQLRETURN read_rows(SQLHSTMT statement, odbc_row_fn each, void *context)
+{
+    odbc_value values[ODBC_MAX_VALUES];
+    SQLSMALLINT columns = 0;
+    SQLRETURN rc = SQLNumResultCols(statement, &columns);
+
+    if (columns > ODBC_MAX_VALUES)
+        columns = ODBC_MAX_VALUES;
+    while (SQL_SUCCEEDED(rc) && columns > 0) {
+        rc = SQLFetch(statement);
+        for (SQLSMALLINT i = 0; i < columns && SQL_SUCCEEDED(rc); i++)
+            rc = read_value(statement, (SQLUSMALLINT)(i + 1), &values[i]);
+        if (SQL_SUCCEEDED(rc) && !each(context, values))
+            return SQL_SUCCESS;
+    }
+    return rc;
+}
+
+verrou_status verrou__odbc_query(odbc_store *store, const char *sql, const odbc_param *params, size_t count,
+                                 odbc_row_fn each, void *context, verrou_error *err)
+{
+    SQLHSTMT statement = SQL_NULL_HSTMT;
+    SQLRETURN rc = SQL_SUCCESS;
+    verrou_status status = verrou__odbc_connect(store, err);
+
+    if (status != VERROU_OK)
+        return status;
+    status = execute(store, sql, params, count, false, &statement, &rc, err);
+    if (status == VERROU_OK && rc != SQL_NO_DATA) {
+        rc = read_rows(statement, each, context);
+        if (!SQL_SUCCEEDED(rc) && rc != SQL_NO_DATA)
+            status = statement_failed(store, statement, false, err);
+    }
+    if (statement != SQL_NULL_HSTMT)
+        SQLFreeHandle(SQL_HANDLE_STMT, statement);
+    return status;
+}
+
+/* ---- the shape of the table ---- */
+
+static void see_column(odbc_shape *shape, const char *name, bool *seen)
+{
+    static const char *const names[] = {"key", "owner", "expiration"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        seen[i] |= strcasecmp(name, names[i]) == 0;
+    shape->fenced |= strcasecmp(name, "fence") == 0;
+    strcpy(shape->missing, !seen[0] ? names[0] : !seen[1] ? names[1] : !seen[2] ? names[2] : "");
+}
+
+/* A query that gives no rows gives the names of its columns nevertheless. */
+static void read_shape(SQLHSTMT statement, odbc_shape *shape)
+{
+    bool seen[3] = {false};
+    SQLSMALLINT columns = 0, type, digits, nullable, length;
+    SQLULEN size;
+
+    SQLNumResultCols(statement, &columns);
+    shape->exists = columns > 0;
+    for (SQLSMALLINT i = 1; i <= columns; i++) {
+        char name[64] = "";
+
+        SQLDescribeCol(statement, (SQLUSMALLINT)i, (SQLCHAR *)name, sizeof name, &length, &type, &size, &digits,
+                       &nullable);
+        see_column(shape, name, seen);
+    }
+}
+
+verrou_status verrou__odbc_look(odbc_store *store, verrou_error *err)
+{
+    SQLHSTMT statement = SQL_NULL_HSTMT;
+    odbc_shape shape = {.known = true};
+    verrou_error failed = VERROU_ERROR_INIT;
+    SQLRETURN rc;
+    verrou_status status = verrou__odbc_connect(store, err);
+
+    if (status != VERROU_OK || store->shape.known)
+        return status;
+    status = execute(store, "SELECT * FROM `table` WHERE 1 = 0", NULL, 0, false, &statement, &rc, &failed);
+    if (status == VERROU_OK)
+        read_shape(statement, &shape);
+    else if (failed.retriable)
+        status = store->host->fail(err, VERROU_ESTORAGE, 1, failed.store_code, "%s", failed.message);
+    else
+        status = VERROU_OK; /* there is no such table, as far as we can see */
+    if (status == VERROU_OK)
+        store->shape = shape;
+    if (statement != SQL_NULL_HSTMT)
+        SQLFreeHandle(SQL_HANDLE_STMT, statement);
+    return status;
+}
+
+/* ---- this machine's clock ---- */
+
+int64_t verrou__odbc_wall_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* ---- connecting ---- */
+
+void verrou__odbc_close(odbc_store *store)
+{
+    if (store->connection != SQL_NULL_HDBC) {
+        SQLDisconnect(store->connection);
+        SQLFreeHandle(SQL_HANDLE_DBC, store->connection);
+    }
+    if (store->environment != SQL_NULL_HENV)
+        SQLFreeHandle(SQL_HANDLE_ENV, store->environment);
+    store->connection = SQL_NULL_HDBC;
+    store->environment = SQL_NULL_HENV;
+}
+
+static bool set_attribute(const odbc_store *store, SQLINTEGER attribute, int64_t value)
+{
+    return SQL_SUCCEEDED(SQLSetConnectAttr(store->connection, attribute, (SQLPOINTER)(intptr_t)value, 0));
+}
+
+static void get_info(const odbc_store *store, SQLUSMALLINT what, char *out, size_t size)
+{
+    SQLSMALLINT length = 0;
+
+    *out = '\0';
+    SQLGetInfo(store->connection, what, out, (SQLSMALLINT)size, &length);
+}
+
+static bool ignore_row(void *context, const odbc_value *values)
+{
+    (void)context, (void)values;
+    return true;
+}
+
+/* What the connection has to be told, and what there is to know about it. */
+static verrou_status begin_session(odbc_store *store, verrou_error *err)
+{
+    get_info(store, SQL_DBMS_NAME, store->product, sizeof store->product);
+    get_info(store, SQL_DBMS_VER, store->version, sizeof store->version);
+    get_info(store, SQL_IDENTIFIER_QUOTE_CHAR, store->quote, sizeof store->quote);
+    if (strcmp(store->quote, " ") == 0)
+        store->quote[0] = '\0'; /* how ODBC says that names are not quoted */
+    store->dialect = verrou__odbc_dialect(store->product);
+    store->shape.known = false;
+    /* It is the rule; but without it nobody else would see our locks. */
+    if (!set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_ON))
+        return connecting_failed(store, err);
+    /* Enough for statements that stand alone; stricter levels only add failures. */
+    set_attribute(store, SQL_ATTR_TXN_ISOLATION, SQL_TXN_READ_COMMITTED);
+    if (!store->dialect->session)
+        return VERROU_OK;
+    return verrou__odbc_query(store, store->dialect->session, NULL, 0, ignore_row, NULL, err);
+}
+
+verrou_status verrou__odbc_connect(odbc_store *store, verrou_error *err)
+{
+    SQLSMALLINT length = 0;
+    SQLRETURN rc;
+    verrou_status status;
+
+    if (store->connection != SQL_NULL_HDBC && !store->lost)
+        return VERROU_OK;
+    verrou__odbc_close(store);
+    store->lost = false;
+
+    if (!SQL_SUCCEEDED(SQLAllocHandle(SQL_HANDLE_ENV, SQL_NULL_HANDLE, &store->environment)))
+        return fail_nomem(store, err);
+    SQLSetEnvAttr(store->environment, SQL_ATTR_ODBC_VERSION, (SQLPOINTER)SQL_OV_ODBC3, 0);
+    if (!SQL_SUCCEEDED(SQLAllocHandle(SQL_HANDLE_DBC, store->environment, &store->connection)))
+        return fail_nomem(store, err);
+
+    /* A driver that knows no time limits says so, and connects without. */
+    set_attribute(store, SQL_ATTR_LOGIN_TIMEOUT, store->limit_s);
+    set_attribute(store, SQL_ATTR_CONNECTION_TIMEOUT, store->limit_s);
+    rc = SQLDriverConnect(store->connection, NULL, (SQLCHAR *)store->connection_string, SQL_NTS, NULL, 0, &length,
+                          SQL_DRIVER_NOPROMPT);
+    if (!SQL_SUCCEEDED(rc))
+        return connecting_failed(store, err);
+    status = begin_session(store, err);
+    if (status != VERROU_OK)
+        verrou__odbc_close(store);
+    return status;
+}
