@@ -228,8 +228,8 @@ static void undo(const batch *b, size_t from, size_t count)
 }
 
 /*
- * The session has ended before the commit was confirmed. If the server said, before it came to committing, that it ends the session, nothing has happened.
- * Else what was read before the first change stays true, and the rest is not known.
+ * The session has ended before the commit was confirmed. If there was an error before it came to committing, nothing has happened. Else what
+ * was read before the first change stays true, and the rest is not known.
  */
 static void give_up(const batch *b, size_t from, size_t count, const reading *r, const postgres_fault *fault)
 {

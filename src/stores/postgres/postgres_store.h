@@ -234,7 +234,7 @@ int verrou__postgres_watch_fd(void *state, void *watch);
 verrou_status verrou__postgres_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__postgres_watch_remove(void *state, void *watch, const char *key, size_t key_len,
                                             verrou_error *err);
-verrou_status verrou__postgres_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
+verrou_status verrou__postgres_watch_read(void *store, void *watch, verrou_watch_fn report, void *context,
                                           verrou_error *err);
 /*
  * Whether the key has come to be watched since it was last asked for: then asking has to wait for a release that is under way, which may

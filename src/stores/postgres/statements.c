@@ -59,10 +59,12 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
         " SET %Rowner = excluded.owner, expiration = %3 WHERE l.expiration <= %N RETURNING %U AS fence)"
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
         " SELECT false, 0, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
-    [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = $2 COLLATE \"C\" AND %V AND $3 IS NOT NULL RETURNING %L",
+    [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = $2 COLLATE \"C\" AND %V AND $3 IS NOT NULL"
+                          " RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
                          " AND $3 IS NOT NULL",
-    [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %l",
+    [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X"
+                        " RETURNING %l",
     [STATEMENT_INSPECT] = "SELECT owner, %F, 0 FROM %T WHERE %M AND %V",
 };
 

@@ -367,10 +367,10 @@ static void read_notifications(const listener *to)
     }
 }
 
-verrou_status verrou__postgres_watch_read(void *context, void *opened, verrou_watch_fn report, void *report_context,
+verrou_status verrou__postgres_watch_read(void *store, void *opened, verrou_watch_fn report, void *report_context,
                                           verrou_error *err)
 {
-    postgres_state *state = context;
+    postgres_state *state = store;
     postgres_watch *watch = opened;
     listener to = {watch, report, report_context};
     postgres_fault fault;
