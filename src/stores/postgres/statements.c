@@ -63,14 +63,16 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
                           " RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
                          " AND $3 IS NOT NULL",
-    [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X"
-                        " RETURNING %l",
+    [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %l",
     [STATEMENT_INSPECT] = "SELECT owner, %F, 0 FROM %T WHERE %M AND %V",
 };
 
+static const char preamble_sql[] =
+    "SELECT set_config('lock_timeout', '" POSTGRES_LOCK_TIMEOUT_MS "', true),"
+    " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)";
+
 static const char *const common_sql[STATEMENT_COUNT] = {
-    [STATEMENT_PREAMBLE] = "SELECT set_config('lock_timeout', '" POSTGRES_LOCK_TIMEOUT_MS "', true),"
-                           " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)",
+    [STATEMENT_PREAMBLE] = preamble_sql,
     [STATEMENT_NOTIFY] = "SELECT pg_notify('%C', $1)",
 };
 
