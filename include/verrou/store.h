@@ -167,6 +167,7 @@ typedef struct verrou_op {
     int64_t
         deadline_ms; /* when its caller gives up; may be earlier than that of execute(), which is for all. 0: not told */
     uint64_t fence;  /* in: see release; out: the token of the lease granted, or of the holder */
+    int owner_is_drawn; /* acquire: this owner is of this acquisition alone, so that who finds it as the holder was granted the key */
 
     verrou_op_result result;
     int32_t
