@@ -678,6 +678,41 @@ static void test_silent_server(void **state)
     proxy_stop(proxy);
 }
 
+static void freeze(const database *db)
+{
+    if (db == POSTGRES)
+        postgres_server_freeze(postgres);
+    else
+        mariadb_server_freeze(mariadb);
+}
+
+static void thaw(const database *db)
+{
+    if (db == POSTGRES)
+        postgres_server_thaw(postgres);
+    else
+        mariadb_server_thaw(mariadb);
+}
+
+/* Nor does connecting wait for ever, to a server that accepts the connection and says nothing. */
+static void test_silent_login(void **state)
+{
+    verrou_status status;
+
+    (void)state;
+    for (const database *db = POSTGRES; db <= MARIADB; db++) {
+        create(db->string, "timeout=1s");
+        freeze(db);
+        status = calls->create_table_if_not_exists(user(), &err);
+        thaw(db);
+        assert_int_equal(status, VERROU_ESTORAGE);
+        assert_int_equal(err.retriable, 1);
+        assert_said("cannot connect");
+        assert_ok(calls->create_table_if_not_exists(user(), &err));
+        test_close(&store);
+    }
+}
+
 /* ---- the table ---- */
 
 /* A table that is dropped while it is used is made again, by the call that finds out. */
@@ -952,6 +987,7 @@ int main(void)
         STORE_TEST(test_lost_answer_is_settled),
         STORE_TEST(test_server_killed),
         CALL_TEST(test_silent_server),
+        CALL_TEST(test_silent_login),
         STORE_TEST(test_dropped_table),
         STORE_TEST(test_missing_table),
         STORE_TEST(test_no_right_to_create),

@@ -353,17 +353,17 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
 /* ---- the driver ---- */
 
 /*
- * How long MariaDB's driver waits for a server that has gone silent is only told in this way; others ignore what they do not know. What is
- * there already counts, being first. A second more than the server has for a statement, so that it can say what was wrong.
+ * How long MariaDB's driver waits for a server that has gone silent, at login too, is only told in this way; others ignore what they do not
+ * know. What is there already counts, being first. A second more than the server has for a statement, so that it can say what was wrong.
  */
 static char *complete(settings_reader *settings, const char *connection_string, int64_t limit_s)
 {
-    static const char format[] = "%s;READ_TIMEOUT=%" PRId64 ";WRITE_TIMEOUT=%" PRId64;
-    size_t size = strlen(connection_string) + sizeof format + 40;
+    static const char format[] = "%s;CONN_TIMEOUT=%" PRId64 ";READ_TIMEOUT=%" PRId64 ";WRITE_TIMEOUT=%" PRId64;
+    size_t size = strlen(connection_string) + sizeof format + 60;
     char *completed = settings->host->malloc(size);
 
     if (completed)
-        snprintf(completed, size, format, connection_string, limit_s + 1, limit_s + 1);
+        snprintf(completed, size, format, connection_string, limit_s, limit_s + 1, limit_s + 1);
     else if (settings->status == VERROU_OK)
         settings->status = settings->host->fail(settings->err, VERROU_ENOMEM, 1, NULL, "out of memory");
     return completed;
