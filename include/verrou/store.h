@@ -257,7 +257,8 @@ typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const c
     0x1u /* execute() never blocks: the engine calls it on any thread, concurrently, with lane NULL */
 #define VERROU_DRIVER_NETWORK 0x2u  /* its addresses begin with "//": they are checked and given in pieces */
 #define VERROU_DRIVER_CONNECTS 0x4u /* makes its connections with url->connect if that is given */
-#define VERROU_DRIVER_COMPARES 0x8u /* keeps the token of a lease: release and extend compare it, a refusal tells it */
+#define VERROU_DRIVER_COMPARES \
+    0x8u /* while it has VERROU_CAP_FENCE_STORED it keeps the token of a lease: release and extend compare it, a refusal tells it */
 
 /*
  * A driver. Times are absolute, on host->now_ms(). A call that takes a deadline must return by it, give or take a scheduling delay.

@@ -62,7 +62,7 @@ static void call_keep_holder(verrou__call *call)
     verrou__free(call->holder);
     call->holder = op->holder;
     op->holder = NULL;
-    call->fence = (call->engine->driver->flags & VERROU_DRIVER_COMPARES) != 0 ? op->fence : 0;
+    call->fence = engine_compares(call->engine) ? op->fence : 0;
     call->holder_expires_ms = op->remaining_ms;
     if (op->remaining_ms >= 0 && op->remaining_ms != VERROU_FOREVER)
         call->holder_expires_ms = engine_now(call->engine) + op->remaining_ms;

@@ -292,8 +292,7 @@ bool verrou__call_can_give_up(const verrou__call *call)
 {
     if (call->kind != VERROU__RELEASE && call->kind != VERROU__ACQUIRE)
         return false;
-    return !call->owner_is_fixed ||
-           (call->want_fence != 0 && (call->engine->driver->flags & VERROU_DRIVER_COMPARES) != 0);
+    return !call->owner_is_fixed || (call->want_fence != 0 && engine_compares(call->engine));
 }
 
 /* Release in the background what this call may have left behind. Until the lease has run out by itself. */

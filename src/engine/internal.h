@@ -69,7 +69,7 @@ struct verrou__waits {
     struct verrou__waits *dirty_next, *dirty_prev;
     bool again;   /* something happened while the first waiter's request was on its way */
     bool refused; /* the last answer was "held" */
-    bool alone;   /* the last release of this process said that no other one waits */
+    bool told;    /* the last release of this process told whether others wait */
     bool failing; /* those who waited too long are being told of a failure */
     bool dirty;   /* in the list of keys to add to or take from the watch */
     bool watched; /* watch_add() was called */
@@ -164,6 +164,13 @@ struct verrou__engine {
 static inline int64_t engine_now(const verrou__engine *engine)
 {
     return engine->host->now_ms();
+}
+
+/* Does the store compare the token of a lease? A table may have no place for it. */
+static inline bool engine_compares(const verrou__engine *engine)
+{
+    return (engine->driver->flags & VERROU_DRIVER_COMPARES) &&
+           (engine->driver->caps(engine->state) & VERROU_CAP_FENCE_STORED);
 }
 
 /* engine.c */

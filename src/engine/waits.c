@@ -370,15 +370,14 @@ static bool waits_step_back(verrou__engine *engine, struct verrou__waits *waits)
 }
 
 /*
- * The next waiter's request goes along with the release, behind it in the same batch: one round trip for both, and with a database one
- * commit. Not when the key is to be left to others, nor when there may be others: a store that cannot tell has those who ask now and then,
- * and they would never find the key free.
+ * During a turn the next waiter's request goes along with the release, behind it in the same batch: one round trip for both, and with a
+ * database one commit. After it the key is free for a moment, also if nobody is known to wait: whoever asks now and then has to find it free some day.
  */
 void verrou__waits_pass_on(verrou__engine *engine, const char *key, size_t len)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
 
-    if (waits && (waits->alone || waits_have_turn(engine, waits)))
+    if (waits && waits->told && waits_have_turn(engine, waits))
         waits_ask(engine, waits);
 }
 
@@ -389,7 +388,9 @@ void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len,
 
     if (!waits)
         return;
-    waits->alone = others == 0;
+    waits->told = others >= 0;
+    if (others <= 0 && !waits_have_turn(engine, waits))
+        waits->turn_ms = 0; /* another begins */
     step_back = others > 0 && waits_step_back(engine, waits);
     if (!waits->head) {
         /* On a slow machine the step back may be over already, and the struct gone with it. */

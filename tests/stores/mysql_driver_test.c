@@ -378,6 +378,17 @@ static void test_failing_request(void **state)
         test_op_done(&ops[i]);
 }
 
+/* The same of an error that only newer servers know. */
+static void test_constraint(void **state)
+{
+    (void)state;
+    assert_int_equal(test_acquire(&store, "x", "me"), VERROU_OP_APPLIED);
+    on_table("ALTER TABLE %s ADD CONSTRAINT not_bad CHECK (`key`<>'bad')");
+    assert_int_equal(test_acquire(&store, "bad", "me"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "4025");
+    assert_int_equal(test_last.lane, VERROU_OK);
+}
+
 /* ---- rows that somebody else has locked ---- */
 
 /* A transaction of somebody else's that holds a row. */
@@ -508,6 +519,21 @@ static void test_original_has_no_fence(void **state)
         assert_int_equal(test_inspect(&store, "k"), VERROU_OP_APPLIED);
         assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
     }
+}
+
+/* A refusal by one's own lease, as after a lost answer, gives that lease a token too; by somebody else's it tells none. */
+static void test_original_token_of_an_own_lease(void **state)
+{
+    uint64_t fence;
+
+    (void)state;
+    open_on_original();
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+    fence = test_last.fence;
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_REFUSED);
+    assert_true(test_last.holder_is_owner && test_last.fence > fence);
+    assert_int_equal(test_acquire(&store, "k", "other"), VERROU_OP_REFUSED);
+    assert_int_equal(test_last.fence, 0);
 }
 
 static void *acquire_late(void *user)
@@ -884,12 +910,14 @@ int main(void)
         with_store(test_batch_refused),
         with_store(test_order_in_a_batch),
         with_store(test_failing_request),
+        with_store(test_constraint),
         with_store(test_locked_row),
         with_store(test_locked_row_of_an_acquire),
         with_store(test_row_locked_for_a_moment),
         without_table(test_original_folds_keys),
         without_table(test_original_renames_rows),
         without_table(test_original_has_no_fence),
+        without_table(test_original_token_of_an_own_lease),
         without_table(test_original_token_is_drawn_late),
         without_table(test_original_with_fence),
         without_table(test_original_batch),

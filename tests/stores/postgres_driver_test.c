@@ -15,6 +15,13 @@ static int start(void **state)
     return 0;
 }
 
+/* The end of a foreign transaction: when the answer is there it has ended, which closing does not tell. */
+static void foreign_end(PGconn *foreign)
+{
+    PQclear(PQexec(foreign, "rollback"));
+    PQfinish(foreign);
+}
+
 static verrou_status create(const char *address, verrou_error *err)
 {
     test_store store;
@@ -293,7 +300,7 @@ static void a_locked_row_holds_up_nobody(void **unused)
     PQclear(PQexec(foreign, "begin; select from verrou where key = 'k' for update"));
     middle_fails(&store, "k", VERROU_OP_RETRY, "55P03");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_RETRY);
-    PQfinish(foreign);
+    foreign_end(foreign);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
 }
@@ -672,7 +679,7 @@ static void releases_are_told_to_those_who_wait(void **unused)
     assert_string_equal(watch.key, "k");
 
     assert_int_equal(test_watch_remove(&watch, "k"), VERROU_OK);
-    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 0)
+    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 1)
         test_watch_read(&watch);
     test_acquire(&store, "k", "o");
     test_release(&store, "k", "o");
@@ -716,6 +723,39 @@ static void own_waiters_are_no_others(void **unused)
     test_close(&store);
 }
 
+/* So many who listen that not all have a place of their own: those without one are others too, and count others, if in doubt themselves. */
+static void more_listeners_than_places(void **unused)
+{
+    enum { LISTENERS = 18 };
+    test_store stores[LISTENERS];
+    test_watch watches[LISTENERS];
+
+    (void)unused;
+    for (int i = 0; i < LISTENERS; i++) {
+        stores[i] = test_table(NULL);
+        if (i == 0)
+            test_acquire(&stores[0], "k", "o");
+        watches[i] = test_watch_open(&stores[i]);
+        test_watch_add(&watches[i], "k");
+        test_watch_wait(&watches[i]);
+    }
+    test_release(&stores[0], "k", "o");
+    assert_int_equal(test_last.others, 16); /* 15 with places, and the others in one */
+    test_acquire(&stores[17], "k", "o");
+    test_release(&stores[17], "k", "o");
+    assert_int_equal(test_last.others, 1);
+    for (int i = 1; i < LISTENERS; i++)
+        test_watch_close(&watches[i]);
+    while (postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'") > 3)
+        process_pause();
+    test_acquire(&stores[0], "k", "o");
+    test_release(&stores[0], "k", "o");
+    assert_int_equal(test_last.others, 0);
+    test_watch_close(&watches[0]);
+    for (int i = 0; i < LISTENERS; i++)
+        test_close(&stores[i]);
+}
+
 /*
  * A release that is not committed yet when somebody begins to wait has looked for waiters too early. Asking for a key that has just come to be watched
  * waits for it, where asking otherwise would be told of the old holder, and sleep.
@@ -741,7 +781,7 @@ static void a_release_under_way_is_waited_for(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     PQclear(PQexec(releaser, "begin; update verrou set owner = '', expiration = 0 where key = 'k'"));
     assert_int_equal(test_acquire(&store, "k", "c"), VERROU_OP_REFUSED); /* the next release sees who waits */
-    PQfinish(releaser);
+    foreign_end(releaser);
     test_watch_close(&watch);
     test_close(&store);
 }
@@ -765,7 +805,8 @@ static void many_keys_are_watched(void **unused)
         test_watch_wait(&watch);
         active += watch.active;
     }
-    assert_int_equal(postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'"), 64);
+    assert_int_equal(postgres_integer(server, "select count(*) from pg_locks where locktype = 'advisory'"),
+                     64 + 64 + 1);
     test_watch_close(&watch);
     test_close(&store);
 }
@@ -866,7 +907,7 @@ static void behind_a_pooler(void **unused)
     test_force(&store, "k");
     PQclear(PQexec(foreign, "begin; select from verrou where key = 'k' for update"));
     middle_fails(&store, "k", VERROU_OP_RETRY, "55P03");
-    PQfinish(foreign);
+    foreign_end(foreign);
     watch = test_watch_open(&direct);
     test_watch_add(&watch, "a");
     test_watch_wait(&watch);
@@ -911,6 +952,7 @@ int main(void)
         quiet_test(no_right_to_prune),
         quiet_test(releases_are_told_to_those_who_wait),
         quiet_test(own_waiters_are_no_others),
+        quiet_test(more_listeners_than_places),
         loud_test(a_release_under_way_is_waited_for),
         quiet_test(many_keys_are_watched),
         loud_test(a_watch_ends_with_its_session),

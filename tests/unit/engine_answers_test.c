@@ -219,6 +219,40 @@ static void test_permanent_step_lost(void **state)
     verrou_lock_free(lock);
 }
 
+/*
+ * A lost release of a fixed owner goes on in the background only where its token keeps it from freeing a later lease of the same owner; a store whose
+ * table has no place for tokens does not compare them.
+ */
+static void lost_release_of_fixed_owner(bool no_fence)
+{
+    verrou_lock *lock = new_owned_lock(process, "k", 30000, "me");
+    struct outcome outcome;
+
+    world.no_fence = no_fence;
+    hold(lock);
+    for (int i = 0; i < 40; i++)
+        world_script(&world, (struct turn){.fate = LOSE_REQUEST, .after_ms = 100});
+    start_release(&outcome, lock, 1000);
+    world_pass(&world, 1500);
+    assert_done(&outcome, VERROU_EUNKNOWN);
+    world.script_at = world.script_end;
+    world_pass(&world, 1000);
+    assert_int_equal(world_held(&world, "k"), no_fence);
+    verrou_lock_free(lock);
+}
+
+static void test_lost_release_with_token(void **state)
+{
+    (void)state;
+    lost_release_of_fixed_owner(false);
+}
+
+static void test_lost_release_without_token(void **state)
+{
+    (void)state;
+    lost_release_of_fixed_owner(true);
+}
+
 /* Cancelled between the two steps: given back. */
 static void test_permanent_step_cancelled(void **state)
 {
@@ -507,6 +541,8 @@ int main(void)
         TEST(test_acquire_lost_request),
         TEST(test_lost_reply_counts_from_the_first),
         TEST(test_acquire_lost_fixed_owner),
+        TEST(test_lost_release_with_token),
+        TEST(test_lost_release_without_token),
         TEST(test_acquire_lost_without_holder),
         TEST(test_acquire_never_answered),
         TEST(test_late_arrival),

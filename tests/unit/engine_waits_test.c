@@ -463,8 +463,8 @@ static void test_turn(void **state)
 }
 
 /*
- * When nobody else waits, or during a turn, a release and the request of the next waiter are one batch: so they are from the second
- * release on, since the first one tells who waits. A release that is not carried out costs the waiter nothing but a request.
+ * During a turn a release and the request of the next waiter are one batch: so they are from the second release on, since the first
+ * one tells whether others wait. A release that is not carried out costs the waiter nothing but a request.
  */
 static void passes_on(int32_t others)
 {
@@ -515,7 +515,34 @@ static void test_passing_on_in_turn(void **state)
     passes_on(1);
 }
 
-/* A store that cannot tell who waits: after the first moment the key is free between two waiters, for those who ask now and then. */
+/* After a turn the key is free once, also if nobody is known to wait: not every store knows all who do. */
+static void test_free_after_turn(void **state)
+{
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[5];
+    struct outcome outcomes[5];
+    struct outcome release;
+
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        locks[i] = new_lock(process, "k", 30000);
+    hold(locks[0]);
+    for (int i = 1; i < 5; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+    for (int i = 0; i < 4; i++) {
+        if (i == 2)
+            world_pass(&world, TURN_MS);
+        start_release(&release, locks[i], 1000);
+        world_settle(&world);
+        assert_done(&outcomes[i + 1], VERROU_OK);
+        assert_int_equal(world.requests[world.request_count - 1].batch, i == 0 || i == 2 ? 1 : 2);
+    }
+    for (int i = 0; i < 5; i++)
+        verrou_lock_free(locks[i]);
+}
+
+/* A store that cannot tell who waits: the key is free between any two waiters. */
 static void test_no_blind_passing_on(void **state)
 {
     struct process *process = world_open(&world, NULL);
@@ -616,6 +643,7 @@ int main(void)
         TEST(test_turn),
         TEST(test_passing_on),
         TEST(test_passing_on_in_turn),
+        TEST(test_free_after_turn),
         TEST(test_no_blind_passing_on),
         TEST(test_failure_is_shared),
         TEST(test_short_deadline_is_not_shared),

@@ -222,6 +222,13 @@ static bool is_passing_tls_failure(const char *text)
     return (len > 0 && text[len - 1] == ')') || strstr(text, "unexpected eof");
 }
 
+/* Whether an error is the client library's own: of the connection, and not an answer of the server. */
+static bool is_of_client(unsigned code)
+{
+    return code == 0 || (code >= CR_MIN_ERROR && code <= CR_MAX_ERROR) ||
+           (code >= CER_MIN_ERROR && code <= CER_MAX_ERROR);
+}
+
 static void explain(const mysql_lane *lane, mysql_fault *fault)
 {
     unsigned code = mysql_errno(lane->mysql);
@@ -236,12 +243,13 @@ static void explain(const mysql_lane *lane, mysql_fault *fault)
             fault->broken = meanings[i].broken;
         }
     }
-    if (code >= CR_MIN_ERROR && code <= CR_MAX_ERROR) { /* of the client library */
+    fault->refused = !is_of_client(code);
+    if (!fault->refused) {
         fault->broken = true;
         fault->meaning = code == CR_SSL_CONNECTION_ERROR && !is_passing_tls_failure(text) ? MEANS_FAILED : MEANS_RETRY;
     }
     if (code == CR_AUTH_PLUGIN_CANNOT_LOAD || code == CR_AUTH_PLUGIN_ERR || code == CR_SECURE_AUTH ||
-        code == CR_VERSION_ERROR)
+        code == CR_VERSION_ERROR || code == CR_PLUGIN_NOT_ALLOWED)
         fault->meaning = MEANS_FAILED;
 }
 
@@ -251,7 +259,7 @@ static void note_failure(mysql_lane *lane, mysql_fault *fault)
     explain(lane, fault);
     if (!fault->broken)
         return;
-    if (fault->code >= CR_MIN_ERROR && fault->code <= CR_MAX_ERROR && io.host->now_ms() >= io.deadline_ms) {
+    if (!fault->refused && io.host->now_ms() >= io.deadline_ms) {
         verrou__mysql_break(lane, fault, "TIMEOUT", "no answer in time");
         return;
     }

@@ -107,7 +107,10 @@ static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *repl
     op->result = applied ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
 }
 
-/* On a table without `fence` an acquire is followed by the question for its token. If that is not answered it may have been carried out. */
+/*
+ * On a table without `fence` an acquire is followed by the question for its token, and so is the look that finds it was granted by an earlier
+ * request. If that is not answered it may have been carried out.
+ */
 static bool read_token(batch *b, verrou_op *op)
 {
     mysql_reply reply;
@@ -118,8 +121,8 @@ static bool read_token(batch *b, verrou_op *op)
         return false;
     }
     row = reply.rows ? mysql_fetch_row(reply.rows) : NULL;
-    if (op->result == VERROU_OP_APPLIED)
-        op->fence = row ? (uint64_t)number(row[0]) : 0;
+    if (row && (op->result == VERROU_OP_APPLIED || op->holder_is_owner))
+        op->fence = (uint64_t)number(row[0]);
     mysql_free_result(reply.rows);
     return true;
 }
@@ -230,16 +233,10 @@ static round_end undo(batch *b, round_end end)
     return ROUND_BROKEN;
 }
 
-/* Whether the failure was that of the server to carry out a statement, and not that of the connection. */
-static bool is_refusal(const mysql_fault *fault)
-{
-    return fault->code > 0 && fault->code < 2000;
-}
-
 /* A statement of the transaction failed, so that COMMIT was not reached. */
 static round_end transaction_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault) && b->lane->broken) {
+    if (!b->fault.refused) {
         lose_transaction(b);
         return ROUND_BROKEN;
     }
@@ -324,10 +321,9 @@ static round_end transaction_run(batch *b)
 /* One request that was run alone failed; the server left out those behind it. */
 static round_end alone_failed(batch *b, size_t i)
 {
-    if (!is_refusal(&b->fault)) {
-        if (b->lane->broken)
-            lose(b, REQUEST_ASIDE);
-        return b->lane->broken ? ROUND_BROKEN : ROUND_AGAIN;
+    if (!b->fault.refused) {
+        lose(b, REQUEST_ASIDE);
+        return ROUND_BROKEN;
     }
     if (b->fault.meaning == MEANS_STALE && b->restarts < MAX_RESTARTS)
         return ROUND_STALE;
@@ -386,11 +382,21 @@ static void looked_at(batch *b, size_t i, bool live, bool last)
     }
 }
 
+static bool read_look(batch *b, verrou_op *op, bool *ret_live)
+{
+    mysql_reply reply;
+
+    if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
+        return false;
+    *ret_live = read_row(b->lane, reply.rows, op);
+    mysql_free_result(reply.rows);
+    return !has_token_question(b, op) || read_token(b, op);
+}
+
 /* Plain reads: they wait for nobody. A failure leaves the holder unknown. */
 static void look(batch *b, bool last)
 {
     mysql_text *text = &b->lane->text;
-    mysql_reply reply;
     mysql_fault fault;
 
     text->len = 0;
@@ -400,16 +406,19 @@ static void look(batch *b, bool last)
         if (text->len)
             verrou__mysql_text_add(text, ";", 1);
         verrou__mysql_write(b->lane, STATEMENT_LOOK, b->items[i].op);
+        if (has_token_question(b, b->items[i].op))
+            verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
     }
     if ((text->len == 0 && !text->failed) || !verrou__mysql_send(b->lane, &fault))
         return;
     for (size_t i = 0; i < b->n; i++) {
+        bool live;
+
         if (!is_to_look_at(b, i))
             continue;
-        if (!verrou__mysql_reply(b->lane, &reply, &fault))
+        if (!read_look(b, b->items[i].op, &live))
             return;
-        looked_at(b, i, read_row(b->lane, reply.rows, b->items[i].op), last);
-        mysql_free_result(reply.rows);
+        looked_at(b, i, live, last);
     }
     (void)verrou__mysql_end(b->lane, &fault);
 }

@@ -46,7 +46,8 @@ typedef enum mysql_meaning {
 /* A failure, understood: for the error of a call or of each request of a batch. */
 typedef struct mysql_fault {
     mysql_meaning meaning;
-    bool broken; /* the connection is not to be used again */
+    bool refused; /* it is the server's answer to a statement */
+    bool broken;  /* the connection is not to be used again */
     unsigned code;
     char name[12]; /* the code as text, "" if there is none */
     char text[440];

@@ -124,7 +124,8 @@ static bool is_passing(const odbc_store *store, const odbc_fault *fault)
 {
     static const char *const classes[] = {
         "40",    /* deadlock, serialisation failure */
-        "23",    /* a duplicate, of a row that has gone since: insert_lock() has looked */
+        "23000", /* a duplicate, perhaps, of a row that has gone since: insert_lock() has looked */
+        "23505", /* the same, certainly */
         "53",    /* no resources left */
         "57",    /* the server's operator intervened, or the statement was cancelled */
         "55P03", /* lock not available */
@@ -465,9 +466,9 @@ void verrou__odbc_close(odbc_store *store)
     store->environment = SQL_NULL_HENV;
 }
 
-static void set_attribute(const odbc_store *store, SQLINTEGER attribute, int64_t value)
+static bool set_attribute(const odbc_store *store, SQLINTEGER attribute, int64_t value)
 {
-    SQLSetConnectAttr(store->connection, attribute, (SQLPOINTER)(intptr_t)value, 0);
+    return SQL_SUCCEEDED(SQLSetConnectAttr(store->connection, attribute, (SQLPOINTER)(intptr_t)value, 0));
 }
 
 static void get_info(const odbc_store *store, SQLUSMALLINT what, char *out, size_t size)
@@ -494,7 +495,9 @@ static verrou_status begin_session(odbc_store *store, verrou_error *err)
         store->quote[0] = '\0'; /* how ODBC says that names are not quoted */
     store->dialect = verrou__odbc_dialect(store->product);
     store->shape.known = false;
-    set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_ON);
+    /* It is the rule; but without it nobody else would see our locks. */
+    if (!set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_ON))
+        return connecting_failed(store, err);
     /* Enough for statements that stand alone; stricter levels only add failures. */
     set_attribute(store, SQL_ATTR_TXN_ISOLATION, SQL_TXN_READ_COMMITTED);
     if (!store->dialect->session)

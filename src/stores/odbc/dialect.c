@@ -2,7 +2,7 @@
  * dialect.c - what SQL does not say in one way: above all the server's clock. Databases that are not here get plain standard SQL, the
  * client's clock, and keep their released rows for good.
  *
- * PostgreSQL, MariaDB and SQLite are what the tests run on; the others are written from their manuals.
+ * PostgreSQL, MariaDB and SQLite are what the tests run on; the others are untried.
  */
 #include "odbc_store.h"
 

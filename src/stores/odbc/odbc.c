@@ -52,15 +52,17 @@ const char verrou__odbc_create_sql[] = "CREATE TABLE `if_not_exists``table` (\n"
 /* Says the statement that somebody with more rights can run. */
 static verrou_status creating_failed(const odbc_store *store, const verrou_error *why, verrou_error *err)
 {
-    char sql[ODBC_MAX_SQL];
+    char sql[ODBC_MAX_SQL], *to = sql;
     verrou_status status = verrou__odbc_write(store, verrou__odbc_create_sql, sql, err);
 
     if (status != VERROU_OK)
         return status;
-    for (char *at = sql; *at; at++)
-        if (*at == '\n')
-            *at = ' ';
-    return store->host->fail(err, VERROU_ESTORAGE, why->retriable, why->store_code, "%.150s; to be run: %s",
+    /* In one line. */
+    for (const char *at = sql; *at; at++)
+        if (*at != '\n' && (*at != ' ' || at[1] != ' '))
+            *to++ = *at;
+    *to = '\0';
+    return store->host->fail(err, VERROU_ESTORAGE, why->retriable, why->store_code, "%.120s; to be run: %s",
                              why->message, sql);
 }
 

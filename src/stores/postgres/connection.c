@@ -16,8 +16,6 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* How long a request waits for a row that somebody else has locked. It holds up its neighbours by as much. */
-#define LOCK_TIMEOUT_MS "10"
 /* Of the session that listens: its locks are refused by nobody for long. */
 #define WATCH_LOCK_TIMEOUT_MS "1000"
 
@@ -41,17 +39,6 @@ verrou_status verrou__postgres_fail(const postgres_state *state, const postgres_
 {
     return state->host->fail(err, VERROU_ESTORAGE, fault->retriable, fault->code[0] ? fault->code : NULL,
                              "postgres: %s", fault->text);
-}
-
-void verrou__postgres_log(const postgres_state *state, verrou_level level, const char *event, const char *format, ...)
-{
-    char text[400];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    state->host->log(state->log_context, level, event, NULL, text);
 }
 
 /* What codes mean that are not simply an error of one statement. The first that fits; a class of codes stands behind its members. */
@@ -571,7 +558,8 @@ static bool greet(postgres_session *session, postgres_purpose purpose, int64_t d
         " FROM (SELECT CASE $2::int WHEN 0 THEN pg_backend_pid() <> $1::int ELSE $2::int = 2 END AS pooled) AS w";
     postgres_state *state = session->state;
     char pid[16], pooler[16];
-    const char *values[] = {pid, pooler, purpose == POSTGRES_FOR_WATCH ? WATCH_LOCK_TIMEOUT_MS : LOCK_TIMEOUT_MS,
+    const char *values[] = {pid, pooler,
+                            purpose == POSTGRES_FOR_WATCH ? WATCH_LOCK_TIMEOUT_MS : POSTGRES_LOCK_TIMEOUT_MS,
                             PQserverVersion(session->conn) >= 140000 ? "t" : "f"};
     PGresult *result;
 

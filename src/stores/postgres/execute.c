@@ -57,9 +57,10 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
         [VERROU_OP_INSPECT] = STATEMENT_INSPECT,
     };
     const verrou_op *op = one->item.op;
-    char ttl[32], fence[32];
+    char ttl[32], fence[32], place[16];
     const char *values[4] = {op->key, op->owner, fence, ttl};
 
+    snprintf(place, sizeof place, "%d", atomic_load(&b->state->place));
     snprintf(ttl, sizeof ttl, "%" PRId64, op->ttl_ms);
     snprintf(fence, sizeof fence, "%" PRIu64, op->fence);
     if (op->ttl_ms == VERROU_FOREVER)
@@ -67,6 +68,10 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
     if (op->kind == VERROU_OP_ACQUIRE) {
         values[2] = values[3];
         values[3] = one->wait ? "t" : "f";
+    } else if (op->kind == VERROU_OP_RELEASE) {
+        values[3] = place;
+    } else if (op->kind == VERROU_OP_FORCE) {
+        values[1] = place;
     }
     return verrou__postgres_send(b->lane, statements[op->kind], values, fault);
 }
@@ -117,15 +122,15 @@ static void answer_acquire(const batch *b, request *one, const PGresult *result)
     }
 }
 
-/* Whether somebody waits for a row that was freed. NULL: it may not be asked. */
+/* How many others wait for a row that was freed. NULL: that may not be asked. */
 static void answer_freed(request *one, const PGresult *result)
 {
     verrou_op *op = one->item.op;
 
     op->result = op->kind == VERROU_OP_FORCE || PQntuples(result) > 0 ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
-    one->waited_for = PQntuples(result) > 0 && PQgetvalue(result, 0, 0)[0] == '1';
     if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
-        op->others = one->waited_for;
+        op->others = (int32_t)to_number(result, 0, 0);
+    one->waited_for = op->others > 0;
 }
 
 static void answer(const batch *b, request *one, PGresult *result)
@@ -342,6 +347,9 @@ static bool run(batch *b, postgres_fault *fault)
         if (b->count == 0)
             return true;
         if (!verrou__postgres_ready(b->lane, b->deadline_ms, fault)) {
+            /* It has changed between being looked at and being used. */
+            if (!b->lane->session.broken && fault->stale && restarts < MAX_RESTARTS)
+                continue;
             if (!b->lane->session.broken)
                 fail_all(b, fault);
             return !b->lane->session.broken;
@@ -402,7 +410,7 @@ static bool run_rounds(batch *b, postgres_fault *fault)
 /* ---- afterwards ---- */
 
 /* The results of one statement, whose failure does not matter, and of a sync point. */
-static void read_extra(const batch *b, request *one)
+static void read_extra(const batch *b, bool prune)
 {
     postgres_session *session = &b->lane->session;
     postgres_fault fault;
@@ -412,20 +420,18 @@ static void read_extra(const batch *b, request *one)
         PGresult *result = verrou__postgres_result(session, b->deadline_ms, &fault);
 
         synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
-        if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && one) {
-            one->item.op->others = (int32_t)to_number(result, 0, 0);
-        } else if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
+        if (prune && PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
             b->state->host->free(b->lane->cursor);
             b->lane->cursor = NULL;
             if (!PQgetisnull(result, 0, 0))
                 b->lane->cursor = b->state->host->malloc((size_t)PQgetlength(result, 0, 0) + 1);
             if (b->lane->cursor)
                 strcpy(b->lane->cursor, PQgetvalue(result, 0, 0));
-        } else if (result && PQresultStatus(result) == PGRES_FATAL_ERROR && one) {
+        } else if (result && PQresultStatus(result) == PGRES_FATAL_ERROR && !prune) {
             verrou__postgres_explain(session, result, &fault);
             if (!atomic_exchange(&b->state->told_notify, true))
-                verrou__postgres_log(b->state, VERROU_WARN, "store.publish_refused",
-                                     "waiters cannot be told of releases: %s", fault.text);
+                b->state->host->log(b->state->log_context, VERROU_WARN, "store.publish_refused", NULL,
+                                    "waiters cannot be told of releases: %s", fault.text);
         }
         nothing += result == NULL;
         PQclear(result);
@@ -450,19 +456,15 @@ static void run_extras(const batch *b)
     bool any = prune;
     const char *cursor[] = {b->lane->cursor ? b->lane->cursor : ""};
     postgres_fault fault;
-    char pid[16];
     bool good;
 
     for (size_t i = 0; i < b->n; i++)
         any = any || b->requests[i].waited_for;
     if (!any || session->broken || !verrou__postgres_begin(session, &fault))
         return;
-    pthread_mutex_lock(&b->state->mutex);
-    snprintf(pid, sizeof pid, "%d", atomic_load(&b->state->watched_count) > 0 ? b->state->watch_pid : 0);
-    pthread_mutex_unlock(&b->state->mutex);
     good = true;
     for (size_t i = 0; i < b->n && good; i++) {
-        const char *values[] = {b->requests[i].item.op->key, pid};
+        const char *values[] = {b->requests[i].item.op->key};
 
         if (b->requests[i].waited_for)
             good = verrou__postgres_send(b->lane, STATEMENT_NOTIFY, values, &fault) &&
@@ -473,10 +475,10 @@ static void run_extras(const batch *b)
             verrou__postgres_send(b->lane, STATEMENT_PRUNE, cursor, &fault) && verrou__postgres_sync(session, &fault);
     for (size_t i = 0; i < b->n && good; i++)
         if (b->requests[i].waited_for)
-            read_extra(b, &b->requests[i]);
+            read_extra(b, false);
     if (good && prune) {
         b->lane->releases = 0;
-        read_extra(b, NULL);
+        read_extra(b, true);
     }
     verrou__postgres_end(session);
 }

@@ -284,6 +284,7 @@ static verrou_status postgres_create(const verrou_host *host, void *log_context,
     atomic_init(&state->told_collation, false);
     atomic_init(&state->lost_count, 0);
     atomic_init(&state->watched_count, 0);
+    atomic_init(&state->place, -1);
     atomic_init(&state->caps,
                 VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_PUSH | VERROU_CAP_LIST | VERROU_CAP_SHARED);
     read_settings(&r, state);
@@ -322,7 +323,6 @@ verrou_status verrou__postgres_lane_open(void *context, int64_t deadline_ms, voi
     postgres_state *state = context;
     postgres_lane *lane = state->host->malloc(sizeof *lane);
     postgres_fault fault;
-    postgres_shape shape;
 
     if (!lane)
         return state->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
@@ -332,8 +332,10 @@ verrou_status verrou__postgres_lane_open(void *context, int64_t deadline_ms, voi
         return verrou__postgres_fail(state, &fault, err);
     }
     /* So that the capabilities are known soon; what is wrong with the table is reported by the calls. */
-    if (verrou__postgres_shape(&lane->session, &shape, deadline_ms, &fault) && (!shape.exists || shape.fenced))
+    lane->shape_is_new = verrou__postgres_shape(&lane->session, &lane->shape, deadline_ms, &fault);
+    if (lane->shape_is_new && (!lane->shape.exists || lane->shape.fenced))
         atomic_fetch_or(&state->caps, VERROU_CAP_FENCE_STORED);
+    lane->shape_is_new = lane->shape_is_new && lane->shape.exists; /* what is missing may come */
     if (lane->session.broken) {
         verrou__postgres_lane_close(state, lane);
         return verrou__postgres_fail(state, &fault, err);

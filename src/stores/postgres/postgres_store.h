@@ -3,7 +3,8 @@
  *
  *   postgres.c    the driver table, address and settings, state
  *   connection.c  sessions: connecting, results with deadlines, what errors mean, requests that were lost
- *   table.c       the table's shape and the statements that follow from it
+ *   table.c       the table's shape, and making it
+ *   statements.c  the statements that follow from the shape
  *   execute.c     a batch
  *   watch.c       being told of releases
  *   list.c, check.c, schema.c
@@ -28,6 +29,9 @@
 #define POSTGRES_MAX_OPTIONS 64
 #define POSTGRES_MAX_NAME 63   /* bytes of a name at the server */
 #define POSTGRES_OLDEST 120000 /* nondeterministic collations are known, and so are the functions that we use */
+
+/* How long a request waits for a row that somebody else has locked. It holds up its neighbours by as much. */
+#define POSTGRES_LOCK_TIMEOUT_MS "10"
 
 /* A failure, understood: for the error of a call or of each request of a batch. */
 typedef struct postgres_fault {
@@ -79,6 +83,7 @@ typedef struct postgres_state {
     uint64_t seed;
     atomic_size_t lost_count;    /* written with the mutex held */
     atomic_size_t watched_count; /* likewise: keys that this process waits for */
+    atomic_int place;            /* of our watch among those who listen, -1: there is none */
 
     pthread_mutex_t mutex; /* guards what follows */
     postgres_lost lost[POSTGRES_MAX_LOST];
@@ -131,8 +136,6 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
 void verrou__postgres_fault_set(postgres_fault *fault, verrou_op_result result, bool retriable, const char *code,
                                 const char *format, ...) VERROU_PRINTF(5, 6);
 verrou_status verrou__postgres_fail(const postgres_state *state, const postgres_fault *fault, verrou_error *err);
-void verrou__postgres_log(const postgres_state *state, verrou_level level, const char *event, const char *format, ...)
-    VERROU_PRINTF(4, 5);
 /* The session is given up with requests that were not answered: have its process ended before anything else is asked. */
 void verrou__postgres_lost_answer(postgres_session *session);
 /* End what lost sessions left behind at this server. */
@@ -171,19 +174,30 @@ typedef struct postgres_lane {
     bool ready; /* the shape was read, the statements are there */
     int64_t ready_ms;
     postgres_shape shape;
+    bool shape_is_new; /* read a moment ago */
+    bool prepared;     /* the server has statements of ours */
     char *sql[STATEMENT_COUNT];
     unsigned releases; /* since the last pruning */
     char *cursor;      /* pruning goes on behind this key; NULL: from the begin */
 } postgres_lane;
 
-/* The server's clock in microseconds, and the keys' numbers among the advisory locks of the table. */
+/* The server's clock, as it is when the expression is evaluated, and what follows from it for a row. */
 #define POSTGRES_NOW_US "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"
-#define POSTGRES_NUMBER(key) "(hashtext(" key " COLLATE \"C\") & 63)"
+#define POSTGRES_NOW_MS "(" POSTGRES_NOW_US " / 1000)"
+#define POSTGRES_LIVE "(expiration IS NULL OR expiration > " POSTGRES_NOW_MS ")"
+#define POSTGRES_LEFT_MS "expiration - (" POSTGRES_NOW_US " + 999) / 1000"
+
+/*
+ * Numbers of advisory locks in the class of the table: a key has one, and one for each place of those who listen; each place has one. %s
+ * is the key. Of those who listen the first 16 have a place of their own; the others share one more.
+ */
+#define POSTGRES_PLACES 16
+#define POSTGRES_NUMBER "(hashtext(%s COLLATE \"C\") & 63)"
+#define POSTGRES_PLACE_NUMBER "(64 + " POSTGRES_NUMBER " * 32)"
+#define POSTGRES_FIRST_PLACE 4096
 
 /* Have the statements ready, making the table if it is missing and autocreate is on. */
 bool verrou__postgres_ready(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault);
-/* The shape is to be read again. */
-void verrou__postgres_forget(postgres_lane *lane);
 /* Read and check the shape. False: wrong shape or failure. A missing table is no failure: shape->exists says so. */
 bool verrou__postgres_shape(postgres_session *session, postgres_shape *shape, int64_t deadline_ms,
                             postgres_fault *fault);
@@ -191,6 +205,13 @@ bool verrou__postgres_shape(postgres_session *session, postgres_shape *shape, in
 bool verrou__postgres_create_sql(const postgres_state *state, bool laid_out, char *sql, size_t size);
 /* Make the table if it is missing. */
 bool verrou__postgres_create_table(postgres_session *session, int64_t deadline_ms, postgres_fault *fault);
+
+/* ---- statements.c ---- */
+
+/* Make the statements for the lane's shape, and prepare them. False: none is there. */
+bool verrou__postgres_statements(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault);
+/* The shape is to be read again. */
+void verrou__postgres_forget(postgres_lane *lane);
 /* Send a statement within a pipeline. False: out of memory or a broken session. */
 bool verrou__postgres_send(postgres_lane *lane, postgres_statement which, const char *const *values,
                            postgres_fault *fault);

@@ -10,7 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#define LOCK_WAIT "100"
+#define LOCK_WAIT "100" /* milliseconds */
+#define LOCK_WAIT_MS 100
 #define PAUSE_MS 50
 #define MAX_SQL 2048
 
@@ -29,22 +30,21 @@ static void alter_sql(const postgres_state *state, char *sql, size_t size)
  */
 static void function_sql(const postgres_shape *shape, char *sql, size_t size)
 {
-#define NUMBER "TG_ARGV[0]::int, " POSTGRES_NUMBER("OLD.key::text")
-    static const char template[] = "CREATE OR REPLACE FUNCTION %s." POSTGRES_TRIGGER "() RETURNS trigger"
-                                   " LANGUAGE plpgsql AS $verrou$\n"
-                                   "BEGIN\n"
-                                   "    IF OLD.owner = '' OR octet_length(OLD.key) > 255 THEN\n"
-                                   "        RETURN NULL;\n"
-                                   "    ELSIF pg_try_advisory_lock(" NUMBER ") THEN\n"
-                                   "        PERFORM pg_advisory_unlock(" NUMBER ");\n"
-                                   "    ELSE\n"
-                                   "        PERFORM pg_notify(TG_ARGV[1], OLD.key);\n"
-                                   "    END IF;\n"
-                                   "    RETURN NULL;\n"
-                                   "END $verrou$";
-#undef NUMBER
+    static const char key[] = "OLD.key::text";
 
-    snprintf(sql, size, template, shape->schema);
+    snprintf(sql, size,
+             "CREATE OR REPLACE FUNCTION %s." POSTGRES_TRIGGER "() RETURNS trigger LANGUAGE plpgsql AS $verrou$\n"
+             "BEGIN\n"
+             "    IF OLD.owner = '' OR octet_length(OLD.key) > 255 THEN\n"
+             "        RETURN NULL;\n"
+             "    ELSIF pg_try_advisory_lock(TG_ARGV[0]::int, " POSTGRES_NUMBER ") THEN\n"
+             "        PERFORM pg_advisory_unlock(TG_ARGV[0]::int, " POSTGRES_NUMBER ");\n"
+             "    ELSE\n"
+             "        PERFORM pg_notify(TG_ARGV[1], OLD.key);\n"
+             "    END IF;\n"
+             "    RETURN NULL;\n"
+             "END $verrou$",
+             shape->schema, key, key);
 }
 
 static void trigger_sql(const postgres_shape *shape, char *sql, size_t size)
@@ -68,7 +68,8 @@ static bool run_patiently(postgres_session *session, const char *statements, int
 
     snprintf(sql, sizeof sql, "SELECT set_config('lock_timeout', '" LOCK_WAIT "', true); %s", statements);
     while (!verrou__postgres_run(session, deadline_ms, fault, sql)) {
-        if (session->broken || strcmp(fault->code, "55P03") != 0 || host->now_ms() + PAUSE_MS >= deadline_ms)
+        if (session->broken || strcmp(fault->code, "55P03") != 0 ||
+            host->now_ms() + PAUSE_MS + LOCK_WAIT_MS >= deadline_ms)
             return false;
         nanosleep(&pause, NULL);
     }

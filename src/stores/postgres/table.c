@@ -1,5 +1,5 @@
 /*
- * table.c - the lock table: its shape, and the statements that follow from it.
+ * table.c - the lock table: its shape, and making it.
  *
  * The table is the one that Verrou for Node.js makes, with one column more, `fence`. A table that exists is never altered here; one without
  * `fence` is used as it is, with tokens from the clock. If the table changes later, a statement fails with a code that says so,
@@ -8,13 +8,10 @@
 #include "postgres_store.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define LOOK_AGAIN_MS 10000
-#define MAX_SQL 4096
 
 /* Of the advisory lock under which the table is made. The other locks have the class of the table. */
 #define CREATE_LOCK "1986359922, 0"
@@ -248,267 +245,7 @@ static bool table_make(postgres_lane *lane, int64_t deadline_ms, postgres_fault 
     return false;
 }
 
-/* ---- statements ---- */
-
-/*
- * %T the table, %K the cast of a key to its type, %M the row that would collide with the key, %X the row of exactly this key, %L whether
- * somebody waits for the key (see watch.c).
- *
- * ACQUIRE looks first. What is held is refused without a lock, so that waiters who ask do not hold up the one who releases, and nothing is written.
- * Else one upsert takes the row, unless somebody has been faster; its times are those after the row was locked. It may then return nothing, and is asked again.
- * $4: do not trust the look, which does not see a release that is not committed yet; wait for it.
- *
- * An end is rounded up and the time that it is compared with down, so that no lease is shorter than was asked for; what is left of it is rounded down. A token must stay below 2^53.
- * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
- */
-#define NOW_MS "(" POSTGRES_NOW_US " / 1000)"
-#define END_MS(ttl) "((" POSTGRES_NOW_US " + 999) / 1000 + " ttl ")"
-#define LEFT_MS "expiration - (" POSTGRES_NOW_US " + 999) / 1000"
-#define LIVE "(expiration IS NULL OR expiration > " NOW_MS ")"
-#define OWNED "%X AND owner = $2 COLLATE \"C\" AND " LIVE
-
-static const char *const fenced_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = "WITH seen AS (SELECT owner, expiration, fence FROM %T WHERE %M AND " LIVE "), taken AS"
-                          " (INSERT INTO %T AS l (key, owner, expiration, fence)"
-                          " SELECT $1%K, $2, " END_MS(
-                              "$3") ", " POSTGRES_NOW_US " WHERE $4 OR NOT EXISTS (SELECT FROM seen)"
-                                    " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = " END_MS(
-                                        "$3") ","
-                                              " fence = greatest(coalesce(l.fence, 0) + 1, " POSTGRES_NOW_US ")"
-                                              " WHERE l.expiration <= " NOW_MS
-                                              " AND coalesce(l.fence, 0) < " LOCK_TABLE_MAX_FENCE " RETURNING fence)"
-                                              " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-                                              " SELECT false, fence, owner, " LEFT_MS " FROM seen"
-                                              " WHERE NOT EXISTS (SELECT FROM taken)",
-    [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE " OWNED " AND ($3 = 0 OR fence = $3)"
-                          " RETURNING %L",
-    [STATEMENT_EXTEND] = "UPDATE %T SET expiration = " END_MS("$4") " WHERE " OWNED " AND ($3 = 0 OR fence = $3)",
-    [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)"
-                        " RETURNING %L",
-    [STATEMENT_INSPECT] = "SELECT owner, " LEFT_MS ", fence FROM %T WHERE %M AND " LIVE,
-    [STATEMENT_PRUNE] = "WITH page AS (SELECT key, owner, expiration, fence FROM %T WHERE key > $1%K ORDER BY key"
-                        " LIMIT %P), old AS (SELECT t.key FROM %T AS t WHERE t.key IN (SELECT key FROM page"
-                        " WHERE owner = '' AND expiration = 0 AND fence < " POSTGRES_NOW_US " - %A) AND t.owner = ''"
-                        " AND t.expiration = 0 AND t.fence < " POSTGRES_NOW_US " - %A FOR UPDATE SKIP LOCKED),"
-                        " gone AS (DELETE FROM %T AS t USING old WHERE t.key = old.key)"
-                        " SELECT CASE WHEN count(*) = %P THEN max(key) END FROM page",
-};
-
-/* Without a token to keep there is no use for a tombstone: a released row goes, as in the original. */
-static const char *const plain_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] =
-        "WITH seen AS (SELECT owner, expiration FROM %T WHERE %M AND " LIVE "), taken AS"
-        " (INSERT INTO %T AS l (key, owner, expiration) SELECT $1%K, $2, " END_MS(
-            "$3") " WHERE $4 OR NOT EXISTS (SELECT FROM seen)"
-                  " ON CONFLICT (key) DO UPDATE SET %Rowner = excluded.owner, expiration = " END_MS(
-                      "$3") " WHERE l.expiration <= " NOW_MS " RETURNING " POSTGRES_NOW_US " AS fence)"
-                            " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-                            " SELECT false, 0, owner, " LEFT_MS " FROM seen"
-                            " WHERE NOT EXISTS (SELECT FROM taken)",
-    [STATEMENT_RELEASE] = "DELETE FROM %T WHERE " OWNED " AND $3 IS NOT NULL RETURNING %L",
-    [STATEMENT_EXTEND] = "UPDATE %T SET expiration = " END_MS("$4") " WHERE " OWNED " AND $3 IS NOT NULL",
-    [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %L",
-    [STATEMENT_INSPECT] = "SELECT owner, " LEFT_MS ", 0 FROM %T WHERE %M AND " LIVE,
-};
-
-/*
- * NOTIFY tells the waiters of a key, which somebody waits for, and how many others than this process those are. $2: the process that listens for this one,
- * or 0 if it has no waiters. The list of all locks of the server is dear, and is read only if we may be all there is.
- */
-static const char *const common_sql[STATEMENT_COUNT] = {
-    [STATEMENT_PREAMBLE] = "SELECT set_config('lock_timeout', '10', true), set_config('enable_seqscan', 'off', true),"
-                           " set_config('enable_bitmapscan', 'off', true)",
-    [STATEMENT_NOTIFY] =
-        "SELECT others, CASE WHEN others > 0 THEN pg_notify('%N', $1) END FROM"
-        " (SELECT CASE WHEN $2 = 0 THEN 1 ELSE (SELECT count(*) FROM pg_locks WHERE granted"
-        " AND locktype = 'advisory' AND classid = %C AND objid = " POSTGRES_NUMBER(
-            "$1") " AND objsubid = 2 AND pid <> $2 AND mode = 'ShareLock' AND database ="
-                  " (SELECT oid FROM pg_database WHERE datname = current_database())) END AS others OFFSET 0) x",
-};
-
-static const struct {
-    const char *name;
-    int count;
-    Oid types[4];
-} parameters[STATEMENT_COUNT] = {
-#define BOOL_TYPE 16
-#define INT8_TYPE 20
-#define INT4_TYPE 23
-#define TEXT_TYPE 25
-    [STATEMENT_PREAMBLE] = {"verrou_preamble", 0, {0}},
-    [STATEMENT_ACQUIRE] = {"verrou_acquire", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, BOOL_TYPE}},
-    [STATEMENT_RELEASE] = {"verrou_release", 3, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE}},
-    [STATEMENT_EXTEND] = {"verrou_extend", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT8_TYPE}},
-    [STATEMENT_FORCE] = {"verrou_force", 1, {TEXT_TYPE}},
-    [STATEMENT_INSPECT] = {"verrou_inspect", 1, {TEXT_TYPE}},
-    [STATEMENT_NOTIFY] = {"verrou_notify", 2, {TEXT_TYPE, INT4_TYPE}},
-    [STATEMENT_PRUNE] = {"verrou_prune", 1, {TEXT_TYPE}},
-};
-
-typedef struct text {
-    char sql[MAX_SQL];
-    size_t len;
-} text;
-
-static void put(text *out, const char *format, ...) VERROU_PRINTF(2, 3);
-static void put(text *out, const char *format, ...)
-{
-    va_list args;
-
-    if (out->len >= sizeof out->sql)
-        return;
-    va_start(args, format);
-    out->len += (size_t)vsnprintf(out->sql + out->len, sizeof out->sql - out->len, format, args);
-    va_end(args);
-}
-
-static void put_name(text *out, const postgres_shape *shape, char name)
-{
-    switch (name) {
-    case 'T':
-        put(out, "%s.%s", shape->schema, shape->table);
-        break;
-    case 'K':
-        put(out, "%s", shape->cast);
-        break;
-    case 'M':
-        put(out, "key = $1%s", shape->cast);
-        break;
-    case 'X':
-        put(out, "key = $1%s%s", shape->cast, shape->folded ? " AND key::text = $1 COLLATE \"C\"" : "");
-        break;
-    case 'R':
-        put(out, "%s", shape->folded ? "key = excluded.key, " : "");
-        break;
-    case 'L':
-        if (shape->may_look)
-            put(out,
-                "CASE WHEN pg_try_advisory_lock(%d, " POSTGRES_NUMBER(
-                    "$1") ") THEN CASE WHEN pg_advisory_unlock(%d, " POSTGRES_NUMBER("$1") ") THEN 0 ELSE 0 END ELSE 1 "
-                                                                                           "END",
-                shape->lock_class, shape->lock_class);
-        else
-            put(out, "NULL");
-        break;
-    case 'N':
-        put(out, "%s", shape->channel);
-        break;
-    case 'C':
-        put(out, "%d", shape->lock_class);
-        break;
-    case 'P':
-        put(out, "%d", LOCK_TABLE_PRUNE_ROWS);
-        break;
-    case 'A':
-        put(out, "%" PRId64, LOCK_TABLE_PRUNE_AGE_US);
-        break;
-    default:
-        put(out, "%c", name);
-    }
-}
-
-/* Put the names into a template. NULL when out of memory. */
-static char *expand(const postgres_lane *lane, const char *template)
-{
-    text out = {"", 0};
-    char *sql;
-
-    for (const char *at = template; *at; at++) {
-        size_t len = strcspn(at, "%");
-
-        put(&out, "%.*s", (int)len, at);
-        at += len;
-        if (!*at)
-            break;
-        put_name(&out, &lane->shape, *++at);
-    }
-    if (out.len >= sizeof out.sql)
-        return NULL;
-    sql = lane->session.state->host->malloc(out.len + 1);
-    return sql ? memcpy(sql, out.sql, out.len + 1) : NULL;
-}
-
-static bool fail_nomem(postgres_fault *fault)
-{
-    verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, NULL, "out of memory");
-    return false;
-}
-
-static bool statements_make(postgres_lane *lane, postgres_fault *fault)
-{
-    const char *const *by_shape = lane->shape.fenced ? fenced_sql : plain_sql;
-
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
-        const char *template = common_sql[i] ? common_sql[i] : by_shape[i];
-
-        if (!template)
-            continue;
-        lane->sql[i] = expand(lane, template);
-        if (!lane->sql[i])
-            return fail_nomem(fault);
-    }
-    return true;
-}
-
-/* Those of an earlier shape are taken away first. */
-static bool statements_prepare(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault)
-{
-    postgres_session *session = &lane->session;
-    bool good;
-
-    if (session->pooled)
-        return true;
-    if (!verrou__postgres_run(session, deadline_ms, fault, "DEALLOCATE ALL"))
-        return false;
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
-        PGresult *result;
-
-        if (!lane->sql[i])
-            continue;
-        if (!PQsendPrepare(session->conn, parameters[i].name, lane->sql[i], parameters[i].count, parameters[i].types)) {
-            verrou__postgres_unsent(session, fault);
-            return false;
-        }
-        good = true;
-        while ((result = verrou__postgres_result(session, deadline_ms, fault))) {
-            if (PQresultStatus(result) != PGRES_COMMAND_OK) {
-                verrou__postgres_explain(session, result, fault);
-                good = false;
-            }
-            PQclear(result);
-        }
-        if (!good || session->broken)
-            return false;
-    }
-    return true;
-}
-
-bool verrou__postgres_send(postgres_lane *lane, postgres_statement which, const char *const *values,
-                           postgres_fault *fault)
-{
-    PGconn *conn = lane->session.conn;
-    int count = parameters[which].count;
-    int sent;
-
-    if (lane->session.pooled)
-        sent = PQsendQueryParams(conn, lane->sql[which], count, parameters[which].types, values, NULL, NULL, 0);
-    else
-        sent = PQsendQueryPrepared(conn, parameters[which].name, count, values, NULL, NULL, 0);
-    if (!sent)
-        verrou__postgres_unsent(&lane->session, fault);
-    return sent;
-}
-
-void verrou__postgres_forget(postgres_lane *lane)
-{
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
-        lane->session.state->host->free(lane->sql[i]);
-        lane->sql[i] = NULL;
-    }
-    lane->ready = false;
-}
-
-/* ---- both ---- */
+/* ---- ready ---- */
 
 static void tell_shape(postgres_state *state, const postgres_shape *shape)
 {
@@ -517,17 +254,18 @@ static void tell_shape(postgres_state *state, const postgres_shape *shape)
     else
         atomic_fetch_and(&state->caps, ~VERROU_CAP_FENCE_STORED);
     if (shape->folded && !atomic_exchange(&state->told_collation, true))
-        verrou__postgres_log(state, VERROU_WARN, "store.collation",
-                             "table %s: the collation or type of the column \"key\" takes different keys for equal",
-                             state->name);
+        state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
+                         "table %s: the collation or type of the column \"key\" takes different keys for equal",
+                         state->name);
 }
 
 static bool shape_or_table(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault)
 {
     postgres_session *session = &lane->session;
 
-    if (!verrou__postgres_shape(session, &lane->shape, deadline_ms, fault))
+    if (!lane->shape_is_new && !verrou__postgres_shape(session, &lane->shape, deadline_ms, fault))
         return false;
+    lane->shape_is_new = false;
     if (lane->shape.exists)
         return true;
     if (session->state->table.autocreate)
@@ -546,11 +284,8 @@ bool verrou__postgres_ready(postgres_lane *lane, int64_t deadline_ms, postgres_f
         return true;
     now_ms = state->host->now_ms();
     verrou__postgres_forget(lane);
-    if (!shape_or_table(lane, deadline_ms, fault) || !statements_make(lane, fault) ||
-        !statements_prepare(lane, deadline_ms, fault)) {
-        verrou__postgres_forget(lane);
+    if (!shape_or_table(lane, deadline_ms, fault) || !verrou__postgres_statements(lane, deadline_ms, fault))
         return false;
-    }
     tell_shape(state, &lane->shape);
     lane->ready = true;
     lane->ready_ms = now_ms;

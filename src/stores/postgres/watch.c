@@ -1,8 +1,10 @@
 /*
  * watch.c - being told of releases: a session that listens to the channel of the table.
  *
- * Who waits shows it, so that whoever releases a lock notifies only then: for every key that is waited for, the listening session holds a shared advisory
- * lock on one of 64 numbers. The server counts them, so that several keys with one number need no care here.
+ * Who waits shows it, so that whoever releases a lock notifies only then: for every key that is waited for, the listening session holds a shared
+ * advisory lock on one of 64 numbers. The server counts them, so that several keys with one number need no care here. A process that
+ * waits itself learns from these nothing about others; so each who listens takes a place of its own, as far as there are any, by an exclusive lock,
+ * and shows itself on the number of key and place as well.
  *
  * A key becomes fresh when its lock is held. The releaser looks for waiters within his transaction, so that one that is not committed may
  * have looked too early: asking for a fresh key waits for it (see STATEMENT_ACQUIRE). Later releases see the lock.
@@ -13,6 +15,7 @@
 #include "postgres_store.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SHOW_NAME "verrou_show"
@@ -30,6 +33,7 @@ typedef struct watch_request {
 typedef struct postgres_watch {
     postgres_session session;
     postgres_shape shape;
+    int place;
     watch_request *first, *last; /* sent, and not answered */
 } postgres_watch;
 
@@ -126,7 +130,7 @@ static void clear_keys(postgres_state *state)
         state->host->free(node);
     }
     atomic_store(&state->watched_count, 0);
-    state->watch_pid = 0;
+    atomic_store(&state->place, -1);
     pthread_mutex_unlock(&state->mutex);
 }
 
@@ -145,18 +149,38 @@ static verrou_status refuse(postgres_state *state, const char *why, verrou_error
     state->watch_refused = true;
     pthread_mutex_unlock(&state->mutex);
     atomic_fetch_and(&state->caps, ~VERROU_CAP_PUSH);
-    verrou__postgres_log(state, VERROU_WARN, "store.subscribe_refused", "%s: waiters ask again and again", why);
+    state->host->log(state->log_context, VERROU_WARN, "store.subscribe_refused", NULL,
+                     "%s: waiters ask again and again", why);
     return state->host->fail(err, VERROU_ENOTSUP, 0, NULL, "postgres: %s", why);
 }
 
 static bool prepare(postgres_watch *watch, const char *name, const char *function, int64_t deadline_ms,
                     postgres_fault *fault)
 {
-    char sql[256];
+    const int class = watch->shape.lock_class;
+    char sql[512];
 
-    snprintf(sql, sizeof sql, "PREPARE %s(text) AS SELECT %s(%d, " POSTGRES_NUMBER("$1") ")", name, function,
-             watch->shape.lock_class);
+    snprintf(sql, sizeof sql,
+             "PREPARE %s(text) AS SELECT %s(%d, " POSTGRES_NUMBER "), %s(%d, " POSTGRES_PLACE_NUMBER " + %d)", name,
+             function, class, "$1", function, class, "$1", watch->place);
     return verrou__postgres_run(&watch->session, deadline_ms, fault, sql);
+}
+
+/* The first place that is free. */
+static bool take_place(postgres_watch *watch, int64_t deadline_ms, postgres_fault *fault)
+{
+    char sql[256];
+    PGresult *result;
+
+    snprintf(sql, sizeof sql,
+             "SELECT place FROM generate_series(0, %d) AS place WHERE pg_try_advisory_lock(%d, %d + place) LIMIT 1",
+             POSTGRES_PLACES - 1, watch->shape.lock_class, POSTGRES_FIRST_PLACE);
+    result = verrou__postgres_ask(&watch->session, deadline_ms, fault, sql, 0, NULL);
+    if (!result)
+        return false;
+    watch->place = PQntuples(result) > 0 ? atoi(PQgetvalue(result, 0, 0)) : POSTGRES_PLACES;
+    PQclear(result);
+    return true;
 }
 
 static bool listen_to(postgres_watch *watch, int64_t deadline_ms, postgres_fault *fault)
@@ -164,7 +188,7 @@ static bool listen_to(postgres_watch *watch, int64_t deadline_ms, postgres_fault
     char sql[64];
 
     snprintf(sql, sizeof sql, "LISTEN %s", watch->shape.channel);
-    return verrou__postgres_run(&watch->session, deadline_ms, fault, sql) &&
+    return verrou__postgres_run(&watch->session, deadline_ms, fault, sql) && take_place(watch, deadline_ms, fault) &&
            prepare(watch, SHOW_NAME, "pg_advisory_lock_shared", deadline_ms, fault) &&
            prepare(watch, HIDE_NAME, "pg_advisory_unlock_shared", deadline_ms, fault) &&
            verrou__postgres_begin(&watch->session, fault);
@@ -209,9 +233,7 @@ verrou_status verrou__postgres_watch_open(void *context, int64_t deadline_ms, vo
         verrou__postgres_watch_close(state, watch);
         return status;
     }
-    pthread_mutex_lock(&state->mutex);
-    state->watch_pid = watch->session.pid;
-    pthread_mutex_unlock(&state->mutex);
+    atomic_store(&state->place, watch->place);
     *ret_watch = watch;
     return VERROU_OK;
 }

@@ -414,8 +414,10 @@ static void scripted_destroy(void *state)
 
 static uint32_t scripted_caps(void *state)
 {
-    (void)state;
-    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_SHARED;
+    const struct process *process = state;
+
+    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_SHARED |
+           (process->world->no_fence ? 0 : VERROU_CAP_FENCE_STORED);
 }
 
 static verrou_status scripted_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err)
