@@ -88,6 +88,9 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
     fault->stale = meaning && meaning->stale;
     fault->moved = meaning && meaning->moved;
     fault->fatal = severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
+    /* A pooler speaks like a server, and may have lost it long after the commit. 40003: a server that does not know. */
+    fault->doubt = (fault->fatal && (session->pooled || (code && strncmp(code, "08", 2) == 0))) ||
+                   (code && strcmp(code, "40003") == 0);
 }
 
 /* The first cause counts. */
@@ -105,6 +108,14 @@ static void break_by_libpq(postgres_session *session, postgres_fault *fault)
     const char *text = PQerrorMessage(session->conn);
 
     break_session(session, fault, NULL, text && *text ? text : "the connection has ended");
+}
+
+void verrou__postgres_break(postgres_session *session, postgres_fault *fault, const postgres_fault *why)
+{
+    if (!session->broken)
+        session->fault = *why;
+    session->broken = true;
+    *fault = session->fault;
 }
 
 void verrou__postgres_unsent(postgres_session *session, postgres_fault *fault)
@@ -238,19 +249,24 @@ PGresult *verrou__postgres_ask(postgres_session *session, int64_t deadline_ms, p
     return last_result(session, deadline_ms, fault);
 }
 
-bool verrou__postgres_run(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql)
+PGresult *verrou__postgres_ask_plain(postgres_session *session, int64_t deadline_ms, postgres_fault *fault,
+                                     const char *sql)
 {
-    PGresult *result;
-
     if (session->broken) {
         *fault = session->fault;
-        return false;
+        return NULL;
     }
     if (!PQsendQuery(session->conn, sql)) {
         break_by_libpq(session, fault);
-        return false;
+        return NULL;
     }
-    result = last_result(session, deadline_ms, fault);
+    return last_result(session, deadline_ms, fault);
+}
+
+bool verrou__postgres_run(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql)
+{
+    PGresult *result = verrou__postgres_ask_plain(session, deadline_ms, fault, sql);
+
     PQclear(result);
     return result != NULL;
 }
@@ -507,7 +523,10 @@ static PGconn *connect_place(const postgres_state *state, const postgres_place *
     return NULL;
 }
 
-/* All hosts, beginning with the one that was good last. Another try is of use if it is for one of them. */
+/*
+ * All hosts, beginning with the one that was good last; each gets its share of the time, so that a silent one leaves some for the others. Another try is
+ * of use if it is for one of them.
+ */
 static PGconn *connect_any(postgres_state *state, int64_t deadline_ms, postgres_fault *fault)
 {
     size_t first = atomic_load(&state->good_place);
@@ -515,7 +534,9 @@ static PGconn *connect_any(postgres_state *state, int64_t deadline_ms, postgres_
 
     for (size_t i = 0; i < state->place_count; i++) {
         size_t at = (first + i) % state->place_count;
-        PGconn *conn = connect_place(state, &state->places[at], deadline_ms, fault);
+        int64_t now_ms = state->host->now_ms();
+        int64_t share_ms = (deadline_ms - now_ms) / (int64_t)(state->place_count - i);
+        PGconn *conn = connect_place(state, &state->places[at], now_ms + share_ms, fault);
 
         if (conn) {
             atomic_store(&state->good_place, at);

@@ -122,15 +122,21 @@ static void answer_acquire(const batch *b, request *one, const PGresult *result)
     }
 }
 
-/* How many others wait for a row that was freed. NULL: that may not be asked. */
-static void answer_freed(request *one, const PGresult *result)
+/*
+ * How many others wait for a row that was freed. NULL: that may not be asked. Those behind a pooler, and those of a table that folds keys, do not
+ * listen, and are not counted: where this process is one of them, that there are none is not said.
+ */
+static void answer_freed(const batch *b, request *one, const PGresult *result)
 {
     verrou_op *op = one->item.op;
+    bool all_listen = !b->lane->session.pooled && !b->lane->shape.folded;
 
     op->result = op->kind == VERROU_OP_FORCE || PQntuples(result) > 0 ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
     if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
         op->others = (int32_t)to_number(result, 0, 0);
     one->waited_for = op->others > 0;
+    if (op->others == 0 && !all_listen)
+        op->others = -1;
 }
 
 static void answer(const batch *b, request *one, PGresult *result)
@@ -143,7 +149,7 @@ static void answer(const batch *b, request *one, PGresult *result)
         break;
     case VERROU_OP_RELEASE:
     case VERROU_OP_FORCE:
-        answer_freed(one, result);
+        answer_freed(b, one, result);
         break;
     case VERROU_OP_EXTEND:
         op->result = PQcmdTuples(result)[0] == '0' ? VERROU_OP_REFUSED : VERROU_OP_APPLIED;
@@ -228,12 +234,13 @@ static void undo(const batch *b, size_t from, size_t count)
 }
 
 /*
- * The session has ended before the commit was confirmed. If the server said, before it came to committing, that it ends the session, nothing has happened.
+ * The session has ended before the commit was confirmed. If the server itself said, before it came to committing, that it ends the session, nothing has
+ * happened.
  * Else what was read before the first change stays true, and the rest is not known.
  */
 static void give_up(const batch *b, size_t from, size_t count, const reading *r, const postgres_fault *fault)
 {
-    bool undone = r->failed && r->answered < count;
+    bool undone = r->failed && !r->fault.doubt && (r->answered < count || !r->fault.fatal);
     bool wrote = false;
 
     for (size_t i = from; i < from + count; i++) {
@@ -243,7 +250,7 @@ static void give_up(const batch *b, size_t from, size_t count, const reading *r,
         wrote = wrote || (answered && lock_table_wrote(op));
         if (answered && !wrote)
             continue;
-        if (undone || (r->failed && !r->fault.fatal)) {
+        if (undone) {
             lock_table_reset(b->state->host, op);
             op_fault(b, op, r->fault.result, &r->fault);
         } else {
@@ -262,6 +269,10 @@ static end read_group(const batch *b, size_t from, size_t count, postgres_fault 
         r.answered += good && !r.failed;
     }
     good = good && read_sync(b, &r, fault);
+    if (good && r.failed && r.fault.doubt) {
+        verrou__postgres_break(&b->lane->session, fault, &r.fault);
+        good = false;
+    }
     if (!good) {
         give_up(b, from, count, &r, fault);
         return END_BROKEN;
@@ -352,7 +363,7 @@ static bool run(batch *b, postgres_fault *fault)
                 continue;
             if (!b->lane->session.broken)
                 fail_all(b, fault);
-            return !b->lane->session.broken;
+            return !b->lane->session.broken && !fault->moved;
         }
         how = run_together(b, fault);
         if (how == END_UNDONE && !fault->stale && b->count > 1)

@@ -38,6 +38,7 @@ typedef struct postgres_fault {
     verrou_op_result result; /* RETRY or FAILED */
     bool retriable;
     bool fatal; /* the server ends the session with it */
+    bool doubt; /* it does not tell whether a commit was reached */
     bool stale; /* the table is not what it was: read its shape again */
     bool moved; /* another server is to be looked for: this one may not write */
     char code[8];
@@ -123,12 +124,16 @@ PGresult *verrou__postgres_result(postgres_session *session, int64_t deadline_ms
 /* One statement outside of a pipeline. NULL: it failed, and `fault` says how. */
 PGresult *verrou__postgres_ask(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql,
                                int count, const char *const *values);
-/* Several statements without values, in one transaction. */
+/* Several statements without values, in one transaction; the result of the last, and whether they were carried out. */
+PGresult *verrou__postgres_ask_plain(postgres_session *session, int64_t deadline_ms, postgres_fault *fault,
+                                     const char *sql);
 bool verrou__postgres_run(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql);
 /* Begin a pipeline, end one that was read to its end, and put a sync point. False: out of memory or a broken session. */
 bool verrou__postgres_begin(postgres_session *session, postgres_fault *fault);
 bool verrou__postgres_sync(postgres_session *session, postgres_fault *fault);
 void verrou__postgres_end(postgres_session *session);
+/* The session is not to be used again. The first cause counts. */
+void verrou__postgres_break(postgres_session *session, postgres_fault *fault, const postgres_fault *why);
 /* A function of libpq that sends something has failed. */
 void verrou__postgres_unsent(postgres_session *session, postgres_fault *fault);
 /* Say what a result that is an error means. */
@@ -150,7 +155,7 @@ typedef struct postgres_shape {
     bool folded;      /* takes different keys for equal */
     bool may_look;    /* has the right to advisory locks */
     bool may_prune;   /* has the right to delete */
-    char cast[80];    /* for keys: "" or "::type" */
+    char cast[280];   /* for keys: "" or "::type" */
     char schema[200]; /* where the table is: names that need it are quoted */
     char table[200];
     char channel[32]; /* of notifications */

@@ -19,9 +19,18 @@
 
 /* ---- shape ---- */
 
+/*
+ * Where a table without a schema is: as for a new session of this user. Behind a pooler a session may have been left with another path by somebody
+ * else; two processes would then use two tables.
+ */
+static const char own_path_sql[] =
+    "SELECT set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true);";
+
 /* One row for each column of the table. An index decides what a key is only if ON CONFLICT can use it. */
 static const char shape_sql[] =
-    "SELECT quote_ident(n.nspname), quote_ident(c.relname), c.relkind IN ('r', 'p'), a.attname, t.typname, "
+    "%s"
+    "SELECT quote_ident(n.nspname), quote_ident(c.relname), c.relkind IN ('r', 'p') AND c.relpersistence <> 't', "
+    "a.attname, t.typname, "
     "t.typcategory,"
     " format_type(a.atttypid, -1),"
     " a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '',"
@@ -34,11 +43,11 @@ static const char shape_sql[] =
     "folded"
     "  FROM pg_index i JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = i.indkey[0] AND b.attname = 'key'"
     "  LEFT JOIN pg_collation l ON l.oid = i.indcollation[0]"
-    "  WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL"
+    "  WHERE i.indrelid = to_regclass('%s') AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL"
     "  AND i.indnkeyatts = 1) AS u"
     " CROSS JOIN (SELECT has_function_privilege('pg_try_advisory_lock(int,int)', 'EXECUTE')"
     "  AND has_function_privilege('pg_advisory_unlock(int,int)', 'EXECUTE') AS look) AS v"
-    " WHERE c.oid = to_regclass($1)";
+    " WHERE c.oid = to_regclass('%s')";
 
 enum {
     COLUMN_SCHEMA,
@@ -168,7 +177,8 @@ static bool shape_read(const postgres_session *session, const PGresult *result, 
     shape->may_look = is_true(result, 0, COLUMN_LOOK);
     shape->may_prune = is_true(result, 0, COLUMN_DELETE);
     if (!is_true(result, 0, COLUMN_PLAIN))
-        return wrong_shape(session, fault, "it is a view or something else that is no table", NULL);
+        return wrong_shape(session, fault, "it is a view, a temporary table or something else that is no table for all",
+                           NULL);
     if (!columns_check(session, result, shape, fault))
         return false;
     if (strcmp(PQgetvalue(result, 0, COLUMN_UNIQUES), "0") == 0)
@@ -179,10 +189,13 @@ static bool shape_read(const postgres_session *session, const PGresult *result, 
 bool verrou__postgres_shape(postgres_session *session, postgres_shape *shape, int64_t deadline_ms,
                             postgres_fault *fault)
 {
-    const char *values[] = {session->state->name};
-    PGresult *result = verrou__postgres_ask(session, deadline_ms, fault, shape_sql, 1, values);
+    const char *name = session->state->name; /* letters and digits in double quotes */
+    char sql[sizeof shape_sql + sizeof own_path_sql + 2 * sizeof session->state->name];
+    PGresult *result;
     bool fits;
 
+    snprintf(sql, sizeof sql, shape_sql, session->pooled ? own_path_sql : "", name, name);
+    result = verrou__postgres_ask_plain(session, deadline_ms, fault, sql);
     *shape = (postgres_shape){0};
     if (!result)
         return false;
@@ -212,14 +225,15 @@ bool verrou__postgres_create_sql(const postgres_state *state, bool laid_out, cha
 bool verrou__postgres_create_table(postgres_session *session, int64_t deadline_ms, postgres_fault *fault)
 {
     char create[512];
-    char sql[768];
+    char sql[1024];
 
     verrou__postgres_create_sql(session->state, false, create, sizeof create);
     /* Without the lock, of several that make it at once all but one would fail, and the server log it. */
     snprintf(sql, sizeof sql,
+             "%s"
              "SELECT set_config('lock_timeout', '" CREATE_WAIT "', true);"
              "SELECT pg_advisory_xact_lock(" CREATE_LOCK "); %s",
-             create);
+             session->pooled ? own_path_sql : "", create);
     return verrou__postgres_run(session, deadline_ms, fault, sql);
 }
 
