@@ -926,6 +926,29 @@ static void behind_a_pooler(void **unused)
     pgbouncer_free(front);
 }
 
+/*
+ * What another user of the pooler has left in a session does not lead elsewhere: neither his search path nor his temporary table. And since nobody
+ * behind a pooler listens, a release does not say that nobody waits.
+ */
+static void left_behind_in_a_pooled_session(void **unused)
+{
+    pgbouncer *front = pgbouncer_start(server, 1);
+    PGconn *other = pgbouncer_connect(front);
+    test_store store;
+
+    (void)unused;
+    PQclear(PQexec(other, "create schema elsewhere; set search_path to elsewhere"));
+    store = test_open(verrou_postgres_driver(), test_address(front->port, NULL));
+    assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
+    assert_string_equal(postgres_text(server, "select schemaname from pg_tables where tablename = 'verrou'"), "public");
+    assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_APPLIED);
+    assert_int_equal(test_last.others, -1);
+    PQfinish(other);
+    test_close(&store);
+    pgbouncer_free(front);
+    postgres_text(server, "drop schema elsewhere cascade");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -964,6 +987,7 @@ int main(void)
         quiet_test(no_right_to_advisory_locks),
         quiet_test(a_pooler_is_recognised),
         loud_test(behind_a_pooler),
+        quiet_test(left_behind_in_a_pooled_session),
     };
 
     return cmocka_run_group_tests_name("postgres_driver", tests, start, NULL);
