@@ -76,7 +76,8 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
 {
     const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const char *neutral = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED); /* which a pooler may leave out */
+    const char *severity = neutral ? neutral : PQresultErrorField(result, PG_DIAG_SEVERITY);
     const struct meaning *meaning = code ? find_meaning(code) : NULL;
     /* Without a code it is libpq that speaks: the connection has ended, or there is no memory. */
     bool retry = !code || (meaning && meaning->retry);
@@ -91,8 +92,8 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
     fault->moved = meaning && meaning->moved;
     fault->fatal = severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
     /* A pooler speaks like a server, and may have lost it long after the commit. 40003: a server that does not know. */
-    fault->doubt = (fault->fatal && (session->pooled || (code && strncmp(code, "08", 2) == 0))) ||
-                   (code && strcmp(code, "40003") == 0);
+    fault->doubt =
+        (fault->fatal && session->pooled) || (code && (strncmp(code, "08", 2) == 0 || strcmp(code, "40003") == 0));
 }
 
 /* The first cause counts. */

@@ -37,9 +37,9 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
         " SELECT false, fence, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
-                          " AND ($3 = 0 OR fence = $3) RETURNING %L",
+                          " AND ($3 = 0 OR fence IN (0, $3)) RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
-                         " AND ($3 = 0 OR fence = $3)",
+                         " AND ($3 = 0 OR fence IN (0, $3))",
     [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)"
                         " RETURNING %l",
     [STATEMENT_INSPECT] = "SELECT owner, %F, fence FROM %T WHERE %M AND %V",
