@@ -84,6 +84,8 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
 
     if (!text)
         text = PQresultErrorMessage(result);
+    if (!severity) /* pgbouncer has only the word that others translate */
+        severity = PQresultErrorField(result, PG_DIAG_SEVERITY);
     verrou__postgres_fault_set(fault, retry ? VERROU_OP_RETRY : VERROU_OP_FAILED, retry, code, "%s: %.*s",
                                session->name, (int)strcspn(text, "\n"), text);
     fault->stale = meaning && meaning->stale;

@@ -15,13 +15,14 @@
 
 #define MAX_RESTARTS 3 /* because the table changed */
 #define MAX_NOTHING 4  /* results that are none, in a row */
+/* An acquire that found neither a free row nor a holder: how often it is asked again, and the first pause before that. */
+#define MAX_ROUNDS 3
 #define PAUSE_NS 300000
-#define MAX_ROUNDS 3 /* of an acquire that found neither a free row nor a holder */
 
 typedef struct request {
     lock_table_item item; /* first: requests are sorted by it */
+    uint64_t since;       /* when its key came to be watched, if it is fresh */
     postgres_asking how;
-    uint64_t since;  /* when its key came to be watched, if it is fresh */
     bool again;      /* neither taken nor refused */
     bool waited_for; /* somebody waits for what was released */
 } request;
