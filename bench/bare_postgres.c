@@ -7,7 +7,6 @@
 #define PARAMETERS 4
 
 /* Numbers of types in every PostgreSQL server. */
-#define BOOL_TYPE 16
 #define INT8_TYPE 20
 #define INT4_TYPE 23
 #define TEXT_TYPE 25
@@ -21,14 +20,15 @@ enum which { ACQUIRE, RELEASE, SCRIPTS };
 
 struct bare_postgres_statements bare_postgres_statements;
 
-/* Parameters of the statements: their types, and the values after key and owner. */
+/* Parameters: key, owner, the length of the lease or 0 for whatever token, and how to ask or where we listen (nowhere). */
+static const Oid types[PARAMETERS] = {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE};
+
 static const struct script {
     const char *name;
-    Oid types[PARAMETERS];
     const char *values[PARAMETERS];
 } scripts[SCRIPTS] = {
-    [ACQUIRE] = {"bare_acquire", {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, BOOL_TYPE}, {NULL, OWNER, "600000", "f"}},
-    [RELEASE] = {"bare_release", {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE}, {NULL, OWNER, "0", "-1"}},
+    [ACQUIRE] = {"bare_acquire", {NULL, OWNER, "600000", "0"}},
+    [RELEASE] = {"bare_release", {NULL, OWNER, "0", "-1"}},
 };
 
 void bare_postgres_expect(PGconn *connection, PGresult *result, ExecStatusType status)
@@ -50,7 +50,7 @@ PGconn *bare_postgres_open(const char *url)
     for (int i = 0; i < SCRIPTS; i++) {
         const char *text = i == ACQUIRE ? bare_postgres_statements.acquire : bare_postgres_statements.release;
 
-        bare_postgres_expect(connection, PQprepare(connection, scripts[i].name, text, PARAMETERS, scripts[i].types),
+        bare_postgres_expect(connection, PQprepare(connection, scripts[i].name, text, PARAMETERS, types),
                              PGRES_COMMAND_OK);
     }
     return connection;
