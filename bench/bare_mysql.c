@@ -5,13 +5,12 @@
 
 #define OWNER "0123456789abcdef0123456789abcdef@localhost:12345" /* as long as one that is drawn */
 
+/* Key and owner; then numbers: the length of the lease, or 0 for whatever token. */
+#define MAX_PARAMETERS 6
+
 enum { ACQUIRE, RELEASE };
 
-/* As src/stores/mysql/ makes them for its own table: what a session is like, and the statements. */
-#define NOW_US "TIMESTAMPDIFF(MICROSECOND,'1970-01-01',UTC_TIMESTAMP(6))"
-#define NOW_MS "(" NOW_US " DIV 1000)"
-#define OVER "`expiration`<=VALUES(`fence`) DIV 1000"
-
+/* What a session of the store is like. */
 static const char *const session[] = {
     "SET NAMES utf8mb4",
     "SET SESSION autocommit=1,innodb_lock_wait_timeout=0,lock_wait_timeout=0",
@@ -19,17 +18,7 @@ static const char *const session[] = {
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE",
 };
 
-static const char *const scripts[BARE_MYSQL_SCRIPTS] = {
-    [ACQUIRE] = "INSERT INTO `verrou` (`key`,`owner`,`expiration`,`fence`)"
-                " VALUES (?,?," NOW_MS "+?,LAST_INSERT_ID(" NOW_US ")) ON DUPLICATE KEY UPDATE"
-                " `owner`=IF(" OVER ",VALUES(`owner`),`owner`),"
-                "`fence`=IF(" OVER ",LAST_INSERT_ID(GREATEST(IF(`fence`<9007199254740991,`fence`+1,"
-                "`fence`+9223372036854775807),VALUES(`fence`))),`fence`),"
-                "`expiration`=IF(" OVER ",VALUES(`expiration`),`expiration`)",
-    [RELEASE] = "UPDATE `verrou` SET `owner`='',`expiration`=0 WHERE `key`=?"
-                " AND CAST(CONVERT(`owner` USING utf8mb4) AS BINARY)=?"
-                " AND (`expiration` IS NULL OR `expiration`>" NOW_MS ") AND ? IN (0,`fence`)",
-};
+const char *bare_mysql_statements[BARE_MYSQL_SCRIPTS];
 
 _Noreturn static void die(const struct bare_mysql *bare)
 {
@@ -48,7 +37,8 @@ void bare_mysql_open(struct bare_mysql *bare, int port, const char *user, const 
             die(bare);
     for (int i = 0; i < BARE_MYSQL_SCRIPTS; i++) {
         bare->statements[i] = mysql_stmt_init(bare->connection);
-        if (!bare->statements[i] || mysql_stmt_prepare(bare->statements[i], scripts[i], strlen(scripts[i])) != 0)
+        if (!bare->statements[i] ||
+            mysql_stmt_prepare(bare->statements[i], bare_mysql_statements[i], strlen(bare_mysql_statements[i])) != 0)
             die(bare);
     }
 }
@@ -84,12 +74,15 @@ static void run(const struct bare_mysql *bare, int script, const char *key)
     long long number = script == ACQUIRE ? 600000 : 0;
     char owner[] = OWNER;
     unsigned long lengths[] = {strlen(key), strlen(owner)};
-    MYSQL_BIND values[] = {
+    MYSQL_BIND values[MAX_PARAMETERS] = {
         {.buffer_type = MYSQL_TYPE_STRING, .buffer = (char *)key, .length = &lengths[0]},
         {.buffer_type = MYSQL_TYPE_STRING, .buffer = owner, .length = &lengths[1]},
-        {.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number},
     };
 
+    for (int i = 2; i < MAX_PARAMETERS; i++)
+        values[i] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number};
+    if (mysql_stmt_param_count(statement) > MAX_PARAMETERS)
+        bench_die("libmariadb", "a statement has many parameters");
     if (mysql_stmt_bind_param(statement, values) || mysql_stmt_execute(statement) != 0)
         bench_die("libmariadb", mysql_stmt_error(statement));
     if (mysql_stmt_affected_rows(statement) == 0)

@@ -10,6 +10,9 @@
 
 #define BARE_MYSQL_SCRIPTS 2
 
+/* The text of the store's statements for its own table, as they stand in the server's log: acquire and release. */
+extern const char *bare_mysql_statements[BARE_MYSQL_SCRIPTS];
+
 struct bare_mysql {
     MYSQL *connection;
     MYSQL_STMT *statements[BARE_MYSQL_SCRIPTS];

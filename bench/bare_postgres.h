@@ -9,6 +9,12 @@
 
 #include "subject.h"
 
+/* The text of the store's statements for its own table, as they stand in the server's log. */
+struct bare_postgres_statements {
+    const char *acquire, *release;
+};
+extern struct bare_postgres_statements bare_postgres_statements;
+
 /* To an address that libpq knows; the store's table is there. */
 PGconn *bare_postgres_open(const char *url);
 /* Free a result that has to have this status, with one row if it has any. */

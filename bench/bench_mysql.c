@@ -68,6 +68,19 @@ static long long count_end(void *arg)
     return once - bench->questions - (twice - once);
 }
 
+/* Have the table made, and see in the log what the store says. */
+static void learn_statements(const struct subject *subject, const struct bench *bench)
+{
+    char log[PROCESS_PATH + 16];
+
+    snprintf(log, sizeof(log), "%s/general.log", bench->server->folder);
+    mariadb_text(bench->server, "SET GLOBAL general_log = 1");
+    subject_make_table(subject);
+    bare_mysql_statements[0] = bench_logged(log, "Prepare\tINSERT ") - strlen("INSERT ");
+    bare_mysql_statements[1] = bench_logged(log, "Prepare\tUPDATE ") - strlen("UPDATE ");
+    mariadb_text(bench->server, "SET GLOBAL general_log = 0");
+}
+
 /* ---- the reference of a hand-off ---- */
 
 /* `url` is the port. */
@@ -154,7 +167,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE,
              bench.server->port);
-    subject_make_table(&subject);
+    learn_statements(&subject, &bench);
     snprintf(title, sizeof(title), "MariaDB %.20s: time of a pair",
              mariadb_text(bench.server, "SELECT SUBSTRING_INDEX(VERSION(), '-', 1)"));
     bench_head(title);

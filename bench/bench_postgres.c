@@ -82,6 +82,19 @@ static long long count_end(void *arg)
     return sent;
 }
 
+/* Have the table made, and see in the log what the store says. */
+static void learn_statements(const struct subject *subject, struct bench *bench)
+{
+    char log[PROCESS_PATH + 8];
+
+    snprintf(log, sizeof(log), "%s/log", bench->server->folder);
+    log_statements(bench, "all");
+    subject_make_table(subject);
+    bare_postgres_statements.acquire = bench_logged(log, "LOG:  execute verrou_acquire: ");
+    bare_postgres_statements.release = bench_logged(log, "LOG:  execute verrou_release: ");
+    log_statements(bench, "none");
+}
+
 /* ---- the reference of a hand-off ---- */
 
 static void *advisory_open(const char *url)
@@ -173,7 +186,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "postgres://" POSTGRES_USER "@127.0.0.1:%d/" POSTGRES_DATABASE,
              bench.server->port);
-    subject_make_table(&subject);
+    learn_statements(&subject, &bench);
     snprintf(title, sizeof(title), "PostgreSQL %.20s: time of a pair",
              postgres_text(bench.server, "SELECT split_part(current_setting('server_version'), ' ', 1)"));
     bench_head(title);

@@ -105,7 +105,8 @@ typedef struct verrou_database {
 
     /*
      * Optional: the store's clock in epoch milliseconds. Without it, VERROU_CAP_SERVER_CLOCK is not claimed. `now` and `next_fence` may
-     * answer VERROU_ENOTSUP, "this database has none", which may be known only once it is connected: from then on it is as if they were NULL.
+     * answer VERROU_ENOTSUP, "this database has none", which may be known only once it is connected: from then on it is as if `now` were
+     * NULL; `next_fence` is asked again for each token, because its column may be added.
      */
     verrou_status (*now)(void *user, int64_t *ret_now_ms, verrou_error *err);
 
@@ -167,6 +168,7 @@ typedef struct verrou_op {
     int64_t
         deadline_ms; /* when its caller gives up; may be earlier than that of execute(), which is for all. 0: not told */
     uint64_t fence;  /* in: see release; out: the token of the lease granted, or of the holder */
+    int owner_is_drawn; /* acquire: this owner is of this acquisition alone, so that who finds it as the holder was granted the key */
 
     verrou_op_result result;
     int32_t

@@ -21,8 +21,11 @@
 #include <verrou/conformance.h>
 
 /* Leases that are meant to run out, and leases that are meant to last whatever the machine is busy with. */
-#define SHORT_MS 120
+#define SHORT_MS 250
 #define LONG_MS 600000
+
+/* How long a waiter waits in vain: a store has to answer within this time on a machine that is busy. */
+#define BRIEF_MS 200
 
 /* A retry delay so long that a waiter which gets the lock was woken by something else. */
 #define NEVER_MS 120000

@@ -60,7 +60,7 @@ static void deadline_ends_wait(struct conf *c)
     REQUIRE(verrou_now_ms() - start_ms < NEVER_MS / 4);
 
     options.deadline_ms = verrou_now_ms() + NEVER_MS;
-    options.timeout_ms = 50;
+    options.timeout_ms = BRIEF_MS;
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, NULL, ERR));
     REQUIRE(verrou_now_ms() - start_ms < NEVER_MS / 2);
 }
@@ -72,7 +72,7 @@ static void refusal_after_wait_names_holder(struct conf *c)
     verrou_info info = VERROU_INFO_INIT;
 
     verrou__conf_hold(c, a);
-    options.timeout_ms = 60;
+    options.timeout_ms = BRIEF_MS;
     options.delay_ms = 10;
     EXPECT(VERROU_ENOTACQUIRED, verrou_lock_acquire(b, &options, &info, ERR));
     assert_int_equal(info.locked, 1);
@@ -149,7 +149,7 @@ static void expiry_wakes_waiter(struct conf *c)
 static void shortened_lease_wakes_waiter(struct conf *c)
 {
     verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
-    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    verrou_acquire_options options = verrou__conf_waiting(c, BRIEF_MS);
     struct verrou__conf_answer *answer;
 
     verrou__conf_hold(c, a);
@@ -162,7 +162,7 @@ static void shortened_lease_wakes_waiter(struct conf *c)
 static void extended_lease_keeps_waiter_waiting(struct conf *c)
 {
     verrou_lock *a = verrou__conf_lock(c, 1000), *b = verrou__conf_lock(c, LONG_MS);
-    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    verrou_acquire_options options = verrou__conf_waiting(c, BRIEF_MS);
     struct verrou__conf_answer *answer;
 
     options.timeout_ms = NEVER_MS;
@@ -180,7 +180,7 @@ static void other_store_handle_releases(struct conf *c)
 {
     verrou_lock *a = verrou__conf_lock_on(c, verrou__conf_open(c), verrou__conf_key(c, "lock"), LONG_MS),
                 *b = verrou__conf_lock(c, LONG_MS);
-    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    verrou_acquire_options options = verrou__conf_waiting(c, BRIEF_MS);
     struct verrou__conf_answer *answer;
 
     verrou__conf_hold(c, a);
@@ -263,7 +263,7 @@ static void tired_waiter_leaves_the_line(struct conf *c)
     struct verrou__conf_answer *tired, *patient;
 
     verrou__conf_hold(c, holder);
-    brief.timeout_ms = 50;
+    brief.timeout_ms = BRIEF_MS;
     brief.delay_ms = NEVER_MS;
     tired = verrou__conf_acquire_async(c, first, &brief);
     patient = verrou__conf_acquire_async(c, second, &options);
@@ -285,7 +285,7 @@ static void waiter_in_the_middle_gives_up(struct conf *c)
     struct verrou__conf_answer *one, *two, *three;
 
     verrou__conf_hold(c, holder);
-    brief.timeout_ms = 50;
+    brief.timeout_ms = BRIEF_MS;
     brief.delay_ms = NEVER_MS;
     one = verrou__conf_acquire_async(c, first, &options);
     two = verrou__conf_acquire_async(c, second, &brief);
@@ -369,7 +369,7 @@ static void cancelled_thread_returns(struct conf *c)
 static void cancelled_before_use(struct conf *c)
 {
     verrou_lock *a = verrou__conf_lock(c, LONG_MS), *b = verrou__conf_lock(c, LONG_MS);
-    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    verrou_acquire_options options = verrou__conf_waiting(c, BRIEF_MS);
     struct verrou__conf_answer *answer;
 
     options.cancel = verrou__conf_cancel(c);
@@ -460,7 +460,7 @@ static void freed_token_leaves_wait(struct conf *c)
 static void late_cancel_changes_nothing(struct conf *c)
 {
     verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
-    verrou_acquire_options options = verrou__conf_waiting(c, 50);
+    verrou_acquire_options options = verrou__conf_waiting(c, BRIEF_MS);
 
     options.cancel = verrou__conf_cancel(c);
     EXPECT(VERROU_OK, verrou_lock_acquire(lock, &options, NULL, ERR));

@@ -207,6 +207,7 @@ void verrou__call_request(verrou__call *call)
     op->others = -1;
     op->remaining_ms = -1;
     op->holder_is_owner = 0;
+    op->owner_is_drawn = !call->owner_is_fixed;
     op->fence = op->kind == VERROU_OP_ACQUIRE ? 0 : call->want_fence;
     if (call->sink)
         verrou__sink_reset(call->sink);

@@ -547,7 +547,7 @@ static void clock_of_the_store_decides(void **state)
     assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_OK);
 }
 
-/* A clock and tokens that the database turns out not to have are asked for once; this machine's clock takes their place. */
+/* A clock that the database turns out not to have is asked for once, and tokens each time; this machine's clock takes their place. */
 static void optional_calls_give_up(void **state)
 {
     struct fixture *f = *state;
@@ -562,7 +562,7 @@ static void optional_calls_give_up(void **state)
         assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
     }
     assert_int_equal(table.clock_asked, 1);
-    assert_int_equal(table.fence_asked, 1);
+    assert_int_equal(table.fence_asked, 2);
     assert_int_equal(verrou_store_caps(f->store), VERROU_CAP_FENCE);
 }
 
@@ -579,6 +579,32 @@ static void token_of_this_millisecond_is_kept_back(void **state)
         assert_true(verrou_lock_fence(f->lock) / 1000 < (uint64_t)now_ms);
         assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
     }
+}
+
+/* Such a token is not smaller than one of microseconds that another process drew within its millisecond. */
+static void token_of_milliseconds_is_the_last_one(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &with_clock, NULL);
+    assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_fence(f->lock) % 1000, 999);
+}
+
+/* Tokens that the table had no place for are the table's once it has one. */
+static void place_for_tokens_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &with_all, NULL);
+    table.fence_status = VERROU_ENOTSUP;
+    assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_store_caps(f->store) & VERROU_CAP_FENCE_STORED, 0);
+    assert_int_equal(verrou_lock_release(f->lock, NULL, &f->err), VERROU_OK);
+    table.fence_status = VERROU_OK;
+    assert_int_equal(verrou_lock_acquire(f->lock, NULL, NULL, &f->err), VERROU_OK);
+    assert_int_equal(verrou_lock_fence(f->lock), table.fence);
+    assert_int_not_equal(verrou_store_caps(f->store) & VERROU_CAP_FENCE_STORED, 0);
 }
 
 /* A table that somebody dropped is made again by the call that finds out. */
@@ -714,6 +740,8 @@ int main(void)
         ADAPTER_TEST(clock_of_the_store_decides),
         ADAPTER_TEST(optional_calls_give_up),
         ADAPTER_TEST(token_of_this_millisecond_is_kept_back),
+        ADAPTER_TEST(token_of_milliseconds_is_the_last_one),
+        ADAPTER_TEST(place_for_tokens_is_noticed),
         ADAPTER_TEST(dropped_table_is_made_again),
         ADAPTER_TEST(dropped_table_is_told),
         ADAPTER_TEST(contradiction_is_named),

@@ -357,6 +357,74 @@ static void test_order_in_a_batch(void **state)
         test_op_done(&ops[i]);
 }
 
+/* Acquire for an owner of this acquisition alone, as the engine draws them. */
+static verrou_op_result acquire_drawn(const char *owner, uint64_t *ret_fence)
+{
+    verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", owner, 30000);
+
+    op.owner_is_drawn = 1;
+    test_execute(&store, &op, 1, TEST_LIMIT_MS, NULL);
+    *ret_fence = op.fence;
+    test_op_done(&op);
+    return op.result;
+}
+
+/*
+ * A trigger makes the server count rows that an acquire did not take, and forget the number that says so. Nobody is let in beside the holder; the
+ * row itself tells who has been granted the key, unless its owner may be of an earlier acquisition.
+ */
+static void has_one_holder_only(void)
+{
+    uint64_t first, second;
+
+    assert_int_equal(acquire_drawn("a", &first), VERROU_OP_APPLIED);
+    assert_true(first > 0);
+    assert_int_equal(acquire_drawn("b", &second), VERROU_OP_REFUSED);
+    assert_int_equal(test_acquire(&store, "k", "c"), VERROU_OP_REFUSED);
+    assert_int_not_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
+    if (test_last.lane != VERROU_OK) {
+        test_close_lane(&store);
+        assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
+    }
+    assert_int_equal(test_extend(&store, "k", "a", 60000), VERROU_OP_APPLIED);
+    assert_int_equal(test_release(&store, "k", "a"), VERROU_OP_APPLIED);
+    assert_int_equal(acquire_drawn("b", &second), VERROU_OP_APPLIED);
+    assert_true(second > first);
+}
+
+static void test_trigger_that_changes_rows(void **state)
+{
+    (void)state;
+    test_acquire(&store, "x", "me");
+    on_table("ALTER TABLE %s ADD COLUMN touched datetime(6)");
+    mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".touch BEFORE UPDATE ON " MARIADB_DATABASE
+                         ".verrou FOR EACH ROW SET NEW.touched=now(6)");
+    has_one_holder_only();
+    assert_non_null(strstr(test_check(&store), "triggers: the table has triggers, touch among them"));
+}
+
+static void test_trigger_that_counts(void **state)
+{
+    (void)state;
+    test_acquire(&store, "x", "me");
+    mariadb_text(server, "CREATE TABLE IF NOT EXISTS " MARIADB_DATABASE
+                         ".audit (id int auto_increment primary key, what text)");
+    mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".inserted AFTER INSERT ON " MARIADB_DATABASE
+                         ".verrou FOR EACH ROW INSERT INTO " MARIADB_DATABASE ".audit (what) VALUES ('i')");
+    mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".updated AFTER UPDATE ON " MARIADB_DATABASE
+                         ".verrou FOR EACH ROW INSERT INTO " MARIADB_DATABASE ".audit (what) VALUES ('u')");
+    has_one_holder_only();
+}
+
+/* The same in a table that keeps the history of its rows. */
+static void test_versioned_table(void **state)
+{
+    (void)state;
+    test_acquire(&store, "x", "me");
+    on_table("ALTER TABLE %s ADD SYSTEM VERSIONING");
+    has_one_holder_only();
+}
+
 /* A request that fails does not fail its neighbours. */
 static void test_failing_request(void **state)
 {
@@ -364,6 +432,7 @@ static void test_failing_request(void **state)
                        test_op(VERROU_OP_ACQUIRE, "c", "me", 30000)};
 
     (void)state;
+    ops[0].owner_is_drawn = ops[1].owner_is_drawn = ops[2].owner_is_drawn = 1;
     assert_int_equal(test_acquire(&store, "x", "me"), VERROU_OP_APPLIED);
     mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".no BEFORE INSERT ON " MARIADB_DATABASE
                          ".verrou FOR EACH ROW IF NEW.`key`='bad' THEN"
@@ -550,11 +619,13 @@ static void *acquire_late(void *user)
 static void test_original_token_is_drawn_late(void **state)
 {
     verrou_op op = test_op(VERROU_OP_ACQUIRE, "k", "late", 30000);
+    verrou_op early = test_op(VERROU_OP_ACQUIRE, "k", "me", 30000);
     MYSQL *gate = mariadb_server_connect(server);
     pthread_t thread;
     uint64_t fence;
 
     (void)state;
+    op.owner_is_drawn = early.owner_is_drawn = 1;
     open_on_original();
     mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".late BEFORE INSERT ON " MARIADB_DATABASE
                          ".verrou FOR EACH ROW IF NEW.owner='late' THEN DO GET_LOCK('gate',60); END IF");
@@ -562,8 +633,10 @@ static void test_original_token_is_drawn_late(void **state)
     assert_int_equal(pthread_create(&thread, NULL, acquire_late, &op), 0);
     while (mariadb_integer(server, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE='User lock'") == 0)
         process_pause();
-    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
-    fence = test_last.fence;
+    assert_int_equal(test_execute(&store, &early, 1, TEST_LIMIT_MS, NULL), VERROU_OK);
+    assert_int_equal(early.result, VERROU_OP_APPLIED);
+    fence = early.fence;
+    test_op_done(&early);
     assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
     mysql_close(gate);
     pthread_join(thread, NULL);
@@ -909,6 +982,9 @@ int main(void)
         with_store(test_looks_need_no_transaction),
         with_store(test_batch_refused),
         with_store(test_order_in_a_batch),
+        with_store(test_trigger_that_changes_rows),
+        with_store(test_trigger_that_counts),
+        with_store(test_versioned_table),
         with_store(test_failing_request),
         with_store(test_constraint),
         with_store(test_locked_row),

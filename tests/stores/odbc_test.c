@@ -12,8 +12,23 @@
 #include "odbc_drivers.h"
 #include "postgres_servers.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <verrou/odbc.h>
+
+/* ---- a driver that does not count rows ---- */
+
+static bool uncounted;
+
+/* Stands before the driver manager's. */
+SQLRETURN SQL_API SQLRowCount(SQLHSTMT statement, SQLLEN *ret_rows)
+{
+    SQLRETURN (*count)(SQLHSTMT, SQLLEN *);
+
+    *(void **)&count = dlsym(RTLD_NEXT, "SQLRowCount");
+    *ret_rows = -1;
+    return uncounted ? SQL_SUCCESS : count(statement, ret_rows);
+}
 
 /* ---- ways to the databases ---- */
 
@@ -678,6 +693,90 @@ static void test_silent_server(void **state)
     proxy_stop(proxy);
 }
 
+static void freeze(const database *db)
+{
+    if (db == POSTGRES)
+        postgres_server_freeze(postgres);
+    else
+        mariadb_server_freeze(mariadb);
+}
+
+static void thaw(const database *db)
+{
+    if (db == POSTGRES)
+        postgres_server_thaw(postgres);
+    else
+        mariadb_server_thaw(mariadb);
+}
+
+/* Nor does connecting wait for ever, to a server that accepts the connection and says nothing. */
+static void test_silent_login(void **state)
+{
+    verrou_status status;
+
+    (void)state;
+    for (const database *db = POSTGRES; db <= MARIADB; db++) {
+        create(db->string, "timeout=1s");
+        freeze(db);
+        status = calls->create_table_if_not_exists(user(), &err);
+        thaw(db);
+        assert_int_equal(status, VERROU_ESTORAGE);
+        assert_int_equal(err.retriable, 1);
+        assert_said("cannot connect");
+        assert_ok(calls->create_table_if_not_exists(user(), &err));
+        test_close(&store);
+    }
+}
+
+/* Of a change of which the driver does not say whether it was made, it is not known, unless a look tells. */
+static void test_uncounted_rows(void **state)
+{
+    int64_t rows;
+
+    (void)state;
+    begin(sqlite_string);
+    assert_ok(insert("k", "me", 5000));
+    uncounted = true;
+    assert_int_equal(extend("k", "me", 7000, 0), 1);
+    assert_int_equal(calls->acquire_lock(user(), "k", "you", 9000, 0, 8000, &rows, &err), VERROU_EUNKNOWN);
+    assert_int_equal(calls->delete_lock(user(), "k", "you", 0, &rows, &err), VERROU_EUNKNOWN);
+    assert_ok(calls->delete_lock(user(), "k", NULL, 0, &rows, &err));
+}
+
+static int count_again(void **state)
+{
+    uncounted = false;
+    return end(state);
+}
+
+/* MariaDB tells by numbers of its own that it takes no changes, so that another connection is needed, and that a statement was interrupted. */
+static void test_mariadb_numbers(void **state)
+{
+    static const struct {
+        int number;
+        verrou_status status;
+        bool lost;
+    } cases[] = {{1290, VERROU_ESTORAGE, true},
+                 {1792, VERROU_ESTORAGE, true},
+                 {1836, VERROU_ESTORAGE, true},
+                 {1317, VERROU_EUNKNOWN, false},
+                 {1969, VERROU_EUNKNOWN, false}};
+
+    (void)state;
+    begin(mariadb_string);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        odbc_text(mariadb_string,
+                  "CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON verrou FOR EACH ROW"
+                  " SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = %d, MESSAGE_TEXT = 'refused'",
+                  cases[i].number);
+        user()->lost = false;
+        assert_int_equal(calls->insert_lock(user(), "k", "me", 5000, 0, &err), cases[i].status);
+        assert_int_equal(err.retriable, 1);
+        if (cases[i].status == VERROU_EUNKNOWN)
+            assert_false(user()->lost);
+    }
+}
+
 /* ---- the table ---- */
 
 /* A table that is dropped while it is used is made again, by the call that finds out. */
@@ -743,6 +842,19 @@ static void test_other_table(void **state)
     }
 }
 
+/* A column of tokens that was added by hand may have NULL in it, which counts as 0. */
+static void test_no_token_yet(void **state)
+{
+    (void)state;
+    odbc_text(sqlite_string,
+              "CREATE TABLE verrou (\"key\" text PRIMARY KEY, owner text, expiration bigint, fence bigint)");
+    begin(sqlite_string);
+    assert_ok(insert("k", "me", VERROU_FOREVER));
+    assert_string_equal(test_list(&store, ""), "k me forever\n");
+    assert_true(test_listed_fence("k") == 0);
+    assert_true(draw("k") > 0);
+}
+
 static void make_original(const database *db)
 {
     odbc_text(db->string,
@@ -797,6 +909,28 @@ static void test_folded_keys(void **state)
     assert_ok(calls->acquire_lock(user(), "K", "you", 9000, 0, 5000, &rows, &err));
     assert_int_equal(rows, 1);
     assert_int_equal(delete ("K", "you", 0), 1);
+}
+
+/* A holder's key written in another way is held by him, and is not his: only the exact key extends and releases. A take-over decides how it is written. */
+static void test_folded_keys_of_one_owner(void **state)
+{
+    verrou_row row;
+    int64_t rows;
+    int found;
+
+    (void)state;
+    make_original(MARIADB);
+    begin(mariadb_string);
+    assert_ok(insert("abc", "O", 5000));
+    assert_int_equal(extend("ABC", "O", 9000, 0), 0);
+    assert_int_equal(delete ("ABC", "O", 0), 0);
+    assert_int_equal(insert("ABC", "O", 5000), VERROU_ENOTACQUIRED);
+    assert_ok(calls->get_lock(user(), "ABC", &found, &row, &err));
+    assert_int_equal(found, 1);
+    assert_ok(calls->acquire_lock(user(), "ABC", "O", 9000, 0, 5000, &rows, &err));
+    assert_int_equal(rows, 1);
+    assert_int_equal(delete ("abc", "O", 0), 0);
+    assert_int_equal(delete ("ABC", "O", 0), 1);
 }
 
 /* Rows of locks that were released long ago go, a few now and then. Live ones stay, and those whose token the clock has not overtaken by an hour. */
@@ -952,12 +1086,17 @@ int main(void)
         STORE_TEST(test_lost_answer_is_settled),
         STORE_TEST(test_server_killed),
         CALL_TEST(test_silent_server),
+        CALL_TEST(test_silent_login),
         STORE_TEST(test_dropped_table),
         STORE_TEST(test_missing_table),
         STORE_TEST(test_no_right_to_create),
         STORE_TEST(test_other_table),
         STORE_TEST(test_original_table),
         CALL_TEST(test_folded_keys),
+        CALL_TEST(test_folded_keys_of_one_owner),
+        CALL_TEST(test_no_token_yet),
+        cmocka_unit_test_setup_teardown(test_uncounted_rows, drop, count_again),
+        CALL_TEST(test_mariadb_numbers),
         CALL_TEST(test_pruning),
         CALL_TEST(test_listing),
         CALL_TEST(test_findings),

@@ -2,6 +2,7 @@
  * postgres_driver_test.c - what the PostgreSQL driver stores and answers while the server works: the table's format, tokens, batches, foreign
  * tables and rows, the watch. Those tests that must leave no error in the server's log are "quiet".
  */
+#include "failing_alloc.h"
 #include "postgres_testing.h"
 
 #include <sys/wait.h>
@@ -11,6 +12,7 @@
 static int start(void **state)
 {
     (void)state;
+    failing_alloc_install();
     server = postgres_server_start(NULL);
     return 0;
 }
@@ -264,6 +266,20 @@ static void a_batch_is_one_transaction(void **unused)
     assert_int_equal(postgres_integer(server, "select count(*) from verrou where owner <> ''"), MANY + 1);
     for (int i = 0; i < MANY + 3; i++)
         test_op_done(&ops[i]);
+    test_close(&store);
+}
+
+/* Every batch locks its rows in the order of their keys, so that two of them do not wait for each other. */
+static void a_batch_goes_through_its_keys_in_order(void **unused)
+{
+    test_store store = test_table(NULL);
+    verrou_op ops[] = {test_op(VERROU_OP_ACQUIRE, "m", "o", 30000), test_op(VERROU_OP_ACQUIRE, "z", "o", 30000),
+                       test_op(VERROU_OP_ACQUIRE, "a", "o", 30000)};
+    verrou_error err = VERROU_ERROR_INIT;
+
+    (void)unused;
+    assert_int_equal(test_execute(&store, ops, 3, TEST_LIMIT_MS, &err), VERROU_OK);
+    assert_string_equal(postgres_text(server, "select string_agg(key, '' order by ctid) from verrou"), "amz");
     test_close(&store);
 }
 
@@ -781,6 +797,11 @@ static void a_release_under_way_is_waited_for(void **unused)
     assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_APPLIED);
     PQclear(PQexec(releaser, "begin; update verrou set owner = '', expiration = 0 where key = 'k'"));
     assert_int_equal(test_acquire(&store, "k", "c"), VERROU_OP_REFUSED); /* the next release sees who waits */
+    PQclear(PQexec(releaser, "rollback; begin; update verrou set expiration = 1 where key = 'k'; commit;"
+                             " begin; select from verrou where key = 'k' for update"));
+    assert_int_equal(test_acquire(&store, "k", "c"),
+                     VERROU_OP_RETRY); /* who waits leaves the row to somebody who is at it */
+    assert_string_equal(test_last.code, "");
     foreign_end(releaser);
     test_watch_close(&watch);
     test_close(&store);
@@ -857,6 +878,61 @@ static void no_right_to_advisory_locks(void **unused)
                           " drop owned by guest; drop role guest");
 }
 
+/* ---- no memory ---- */
+
+/* A store, a batch and a watch; whether all of it worked. */
+static bool run_starved(void)
+{
+    verrou_op ops[MANY];
+    verrou_error err = VERROU_ERROR_INIT;
+    char keys[MANY][16];
+    test_store store;
+    void *watch = NULL;
+    bool good;
+
+    if (test_create(&store, verrou_postgres_driver(), test_address(server->port, NULL), &err) != VERROU_OK ||
+        test_open_lane(&store, &err) != VERROU_OK) {
+        test_close(&store);
+        return false;
+    }
+    for (int i = 0; i < MANY; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%d", i % 20);
+        ops[i] = test_op(VERROU_OP_ACQUIRE, keys[i], "me", 30000);
+    }
+    good = test_execute(&store, ops, MANY, TEST_LIMIT_MS, &err) == VERROU_OK;
+    for (int i = 0; i < MANY; i++) {
+        good = good && (ops[i].result == VERROU_OP_APPLIED) == (i < 20);
+        assert_true(ops[i].result != VERROU_OP_APPLIED || i < 20); /* nothing is granted twice */
+        assert_int_not_equal(ops[i].result, VERROU_OP_UNKNOWN);
+        test_op_done(&ops[i]);
+    }
+    if (store.driver->watch_open(store.state, verrou_now_ms() + TEST_LIMIT_MS, &watch, &err) == VERROU_OK) {
+        good = good && store.driver->watch_add(store.state, watch, "k", 1, &err) == VERROU_OK;
+        store.driver->watch_close(store.state, watch);
+    } else {
+        good = false;
+    }
+    test_close(&store);
+    return good;
+}
+
+/* With any one allocation failing nothing leaks, and no answer is wrong. */
+static void any_allocation_may_fail(void **state)
+{
+    bool worked = false;
+
+    for (long n = 0; !worked; n++) {
+        long before = failing_alloc.live;
+
+        test_begin(state);
+        failing_alloc.failed = false;
+        failing_alloc.until = n;
+        worked = run_starved() && !failing_alloc.failed;
+        failing_alloc.until = -1;
+        assert_int_equal(failing_alloc.live, before);
+    }
+}
+
 /* ---- behind a pooler ---- */
 
 /* A pooler is found out: nothing that lasts is set in its sessions, nothing is prepared, and there is no watch. */
@@ -921,6 +997,29 @@ static void behind_a_pooler(void **unused)
     pgbouncer_free(front);
 }
 
+/*
+ * What another user of the pooler has left in a session does not lead elsewhere: neither his search path nor his temporary table. And since nobody
+ * behind a pooler listens, a release does not say that nobody waits.
+ */
+static void left_behind_in_a_pooled_session(void **unused)
+{
+    pgbouncer *front = pgbouncer_start(server, 1);
+    PGconn *other = pgbouncer_connect(front);
+    test_store store;
+
+    (void)unused;
+    PQclear(PQexec(other, "create schema elsewhere; set search_path to elsewhere"));
+    store = test_open(verrou_postgres_driver(), test_address(front->port, NULL));
+    assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
+    assert_string_equal(postgres_text(server, "select schemaname from pg_tables where tablename = 'verrou'"), "public");
+    assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_APPLIED);
+    assert_int_equal(test_last.others, -1);
+    PQfinish(other);
+    test_close(&store);
+    pgbouncer_free(front);
+    postgres_text(server, "drop schema elsewhere cascade");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -934,6 +1033,7 @@ int main(void)
         quiet_test(refusals_touch_nothing),
         quiet_test(a_request_is_one_statement),
         quiet_test(a_batch_is_one_transaction),
+        quiet_test(a_batch_goes_through_its_keys_in_order),
         loud_test(a_locked_row_holds_up_nobody),
         loud_test(a_trigger_that_raises),
         loud_test(a_trigger_that_raises_at_commit),
@@ -952,13 +1052,15 @@ int main(void)
         quiet_test(no_right_to_prune),
         quiet_test(releases_are_told_to_those_who_wait),
         quiet_test(own_waiters_are_no_others),
-        quiet_test(more_listeners_than_places),
+        loud_test(more_listeners_than_places), /* the last notification may find some of them gone */
         loud_test(a_release_under_way_is_waited_for),
         quiet_test(many_keys_are_watched),
         loud_test(a_watch_ends_with_its_session),
         quiet_test(no_right_to_advisory_locks),
+        loud_test(any_allocation_may_fail),
         quiet_test(a_pooler_is_recognised),
         loud_test(behind_a_pooler),
+        quiet_test(left_behind_in_a_pooled_session),
     };
 
     return cmocka_run_group_tests_name("postgres_driver", tests, start, NULL);

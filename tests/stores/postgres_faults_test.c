@@ -191,6 +191,44 @@ static void the_next_host_is_tried(void **unused)
     proxy_stop(hole);
 }
 
+/* The same when the time is shorter than the limit of one connection: each host gets a share of it. */
+static void a_silent_host_leaves_time_for_the_next(void **unused)
+{
+    fault_proxy *hole = proxy_start_for(PROXY_POSTGRES, server->port);
+    verrou_error err = VERROU_ERROR_INIT;
+    char address[256];
+    test_store store;
+
+    (void)unused;
+    proxy_black_hole(hole, true);
+    snprintf(address, sizeof address, "postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?connect_timeout=60",
+             proxy_port(hole), server->port);
+    assert_int_equal(test_create(&store, verrou_postgres_driver(), address, &err), VERROU_OK);
+    assert_int_equal(store.driver->open(store.state, verrou_now_ms() + 2000, &store.lane, &err), VERROU_OK);
+    test_close(&store);
+    proxy_stop(hole);
+}
+
+/* A pooler that loses its server says so in words of its own, as a server would; but the commit may have been made: unknown, and not undone. */
+static void a_pooler_does_not_know_either(void **unused)
+{
+    postgres_server behind = *server;
+    pgbouncer *front;
+    test_store store;
+
+    (void)unused;
+    snprintf(behind.folder, sizeof behind.folder, "127.0.0.1"); /* where the pooler finds the server */
+    behind.port = proxy_port(proxy);
+    front = pgbouncer_start_with(&behind, 1, "server_login_retry = 0\n");
+    store = test_open(verrou_postgres_driver(), test_address(front->port, NULL));
+    assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
+    proxy_set(proxy, PROXY_DROP_REPLY, .match = "UPDATE");
+    assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_UNKNOWN);
+    assert_string_equal(owner_of("k"), "");
+    test_close(&store);
+    pgbouncer_free(front);
+}
+
 /* A standby is no place for locks, and another host is looked for; when it becomes the primary it is one. */
 static void standbys_and_failover(void **unused)
 {
@@ -583,6 +621,8 @@ int main(int argc, char **argv)
         loud_test(a_lane_that_ended_at_rest),
         loud_test(a_frozen_server_meets_deadlines),
         loud_test(the_next_host_is_tried),
+        proxy_test(a_pooler_does_not_know_either),
+        loud_test(a_silent_host_leaves_time_for_the_next),
         loud_test(standbys_and_failover),
         loud_test(a_session_that_becomes_read_only),
         loud_test(wrong_passwords),

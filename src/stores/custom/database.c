@@ -17,8 +17,10 @@
 /* Rounds of insert, take over, look: each further one needs somebody else to have changed the row in between. */
 #define MAX_ROUNDS 4
 
-/* Looks at a clock of milliseconds until it has gone on. */
-#define MAX_LOOKS 50
+/* Looks at the store's clock until it has gone on, with pauses that grow from the first to the longest: two seconds in all, for one of whole seconds. */
+#define MAX_LOOKS 160
+#define FIRST_PAUSE_NS 100000
+#define LONGEST_PAUSE_NS 12800000
 
 struct database {
     const verrou_database *table;
@@ -29,7 +31,8 @@ struct database {
     bool named;            /* set_table_name() has been called */
     bool created;          /* create_table_if_not_exists() has succeeded, or is not wanted */
     atomic_bool clockless; /* there is no `now`, or it said that this database has none */
-    atomic_bool fenceless; /* the same of `next_fence` */
+    atomic_bool
+        fenceless; /* there is no `next_fence`, or it said so when it was last asked: the table may get a column for it */
 };
 
 /* The last token that this process drew from the clock, for all stores: two of them may be the same table. */
@@ -157,22 +160,29 @@ static bool live(const verrou_row *row, int64_t now_ms)
 
 /*
  * A store that tells milliseconds tells the same one to several processes: who has drawn a token keeps it back until that millisecond is
- * over, so that whoever takes the key next draws a larger one. A clock that stands still is waited for a little only.
+ * over, so that whoever takes the key next draws a larger one. A clock that stands still would give the same token twice: no lease then.
  */
 static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_ms)
 {
-    const struct timespec pause = {0, 100000};
+    struct timespec pause = {0, FIRST_PAUSE_NS};
     int64_t now_ms = drawn_ms;
 
-    for (int look = 0; look < MAX_LOOKS && now_ms <= drawn_ms; look++) {
+    for (int look = 0; look < MAX_LOOKS; look++) {
         nanosleep(&pause, NULL);
         if (!now_read(db, op, &now_ms))
             return false;
+        if (now_ms > drawn_ms)
+            return true;
+        if (pause.tv_nsec < LONGEST_PAUSE_NS)
+            pause.tv_nsec *= 2;
     }
-    return true;
+    verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the store's clock stands still: it gives no token");
+    return false;
 }
 
-/* Epoch microseconds, or a thousand times the milliseconds of the store; larger than all that this process has drawn.
+/*
+ * Epoch microseconds, or the last one of the store's millisecond, so that it is not smaller than a token that another process drew
+ * within this millisecond from a clock of microseconds; larger than all that this process has drawn.
  */
 static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_token)
 {
@@ -182,7 +192,7 @@ static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_t
 
     if (!now_read(db, op, &now_ms))
         return false;
-    clock_us = now_ms > 0 ? (uint64_t)now_ms * 1000 : 0;
+    clock_us = now_ms > 0 ? (uint64_t)now_ms * 1000 + 999 : 0;
     if (atomic_load(&db->clockless)) {
         clock_gettime(CLOCK_REALTIME, &wall);
         clock_us = (uint64_t)wall.tv_sec * 1000000 + (uint64_t)wall.tv_nsec / 1000;
@@ -199,14 +209,13 @@ static bool token_draw(struct database *db, verrou_op *op, uint64_t *ret_token)
     verrou_error err = VERROU_ERROR_INIT;
     verrou_status status;
 
-    if (atomic_load(&db->fenceless))
+    if (!db->table->next_fence)
         return token_from_clock(db, op, ret_token);
 
     status = db->table->next_fence(db->user, op->key, ret_token, &err);
-    if (status == VERROU_ENOTSUP) {
-        atomic_store(&db->fenceless, true);
+    atomic_store(&db->fenceless, status == VERROU_ENOTSUP);
+    if (status == VERROU_ENOTSUP)
         return token_from_clock(db, op, ret_token);
-    }
     if (status != VERROU_OK)
         verrou__custom_failed(op, "next_fence", true, status, &err);
     else if (*ret_token == 0)

@@ -228,6 +228,33 @@ static int check_counts(mysql_lane *lane, const mysql_shape *shape, verrou_sink 
     return bad;
 }
 
+/* Those that we may see: it takes the right TRIGGER. */
+static int check_triggers(mysql_lane *lane, verrou_sink *sink, mysql_fault *fault)
+{
+    const lock_table_settings *names = &lane->state->settings;
+    const char *quote = names->schema[0] ? "'" : "";
+    MYSQL_RES *rows;
+    MYSQL_ROW row;
+    int bad = 0;
+
+    lane->text.len = 0;
+    verrou__mysql_text_addf(&lane->text,
+                            "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA=%s%s%s"
+                            " AND EVENT_OBJECT_TABLE='%s'",
+                            quote, names->schema[0] ? names->schema : "DATABASE()", quote, names->table);
+    rows = verrou__mysql_query(lane, fault);
+    if (!rows)
+        return -1;
+    row = mysql_fetch_row(rows);
+    if (row)
+        bad = lane->state->host->finding(sink, VERROU_WARN, "triggers",
+                                         "the table has triggers, %s among them: acquisitions take a look more, and "
+                                         "those with an owner given in code may have an unknown outcome",
+                                         row[0]);
+    mysql_free_result(rows);
+    return bad;
+}
+
 static int check_shape(const mysql_lane *lane, const mysql_shape *shape, verrou_sink *sink)
 {
     const verrou_host *host = lane->state->host;
@@ -276,7 +303,7 @@ static bool check_table(mysql_lane *lane, verrou_sink *sink, mysql_fault *fault)
                             state->settings.autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
     } else {
         bad = check_shape(lane, &shape, sink);
-        if (!bad && check_counts(lane, &shape, sink, fault) != 0)
+        if (!bad && (check_triggers(lane, sink, fault) != 0 || check_counts(lane, &shape, sink, fault) != 0))
             return false;
     }
     if (bad)

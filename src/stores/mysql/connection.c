@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -685,7 +686,7 @@ static void write_session(mysql_lane *lane)
                             "sql_mode='STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION';"
                             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED,READ WRITE;"
                             "SELECT @@global.read_only,CONCAT_WS(':',@@hostname,@@port,@@server_id);"
-                            "SELECT GET_LOCK('%s',0)",
+                            "SELECT GET_LOCK('%s',0),CONNECTION_ID()",
                             IDLE_LIMIT_S, wait_s, wait_s, lane->marker);
 }
 
@@ -715,7 +716,8 @@ static bool read_session(mysql_lane *lane, mysql_fault *fault)
             read_only = is_yes(row[0]);
             snprintf(lane->server, sizeof lane->server, "%s", row[1] ? row[1] : "");
         } else if (row) {
-            marked = is_yes(row[0]);
+            /* Where a proxy has numbers of its own for sessions, KILL would mean another one. */
+            marked = is_yes(row[0]) && row[1] && strtoul(row[1], NULL, 10) == mysql_thread_id(lane->mysql);
         }
         mysql_free_result(reply.rows);
     }

@@ -105,7 +105,7 @@ static void read_answer(batch *b, verrou_op *op, const mysql_reply *reply)
     if (op->kind == VERROU_OP_INSPECT)
         applied = read_row(lane, reply->rows, op);
     else if (op->kind == VERROU_OP_EXTEND)
-        applied = reply->insert_id > 0; /* see EXTEND in table.c */
+        applied = applied || reply->insert_id > 0; /* see EXTEND in table.c */
     else if (op->kind == VERROU_OP_FORCE)
         applied = true;
     else if (op->kind == VERROU_OP_ACQUIRE && applied)
@@ -140,16 +140,26 @@ static bool has_token_question(const batch *b, const verrou_op *op)
     return op->kind == VERROU_OP_ACQUIRE && !b->lane->shape.fenced;
 }
 
-/* The next answer, to this request. */
+/* The next answer, to this request. Of an acquire that is granted, but not for certain, the token is 0. */
 static bool read_request(batch *b, verrou_op *op)
 {
     mysql_reply reply;
+    bool good;
 
     if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
         return false;
     read_answer(b, op, &reply);
     mysql_free_result(reply.rows);
-    return !has_token_question(b, op) || read_token(b, op);
+    good = !has_token_question(b, op) || read_token(b, op);
+    if (op->kind == VERROU_OP_ACQUIRE && reply.insert_id == 0)
+        op->fence = 0;
+    return good;
+}
+
+/* A row has changed, and the other number does not say that it was taken: it does not if the table has a trigger. The row itself will tell. */
+static bool is_doubtful(const verrou_op *op)
+{
+    return op->kind == VERROU_OP_ACQUIRE && op->result == VERROU_OP_APPLIED && op->fence == 0;
 }
 
 /* ---- rounds ---- */
@@ -364,20 +374,33 @@ static round_end alone_run(batch *b)
 
 /* ---- who holds what was refused ---- */
 
-/* Acquires that were refused, and those whose row is still locked: the row says why, or that it is free meanwhile. */
+/* Acquires that were refused, are in doubt, or whose row is still locked: the row says why, or that it is free meanwhile. */
 static bool is_to_look_at(const batch *b, size_t i)
 {
     const verrou_op *op = b->items[i].op;
 
     return op->kind == VERROU_OP_ACQUIRE && !op->holder &&
-           (b->states[i] == REQUEST_LOCKED || (b->states[i] == REQUEST_DONE && op->result == VERROU_OP_REFUSED));
+           (b->states[i] == REQUEST_LOCKED || is_doubtful(op) ||
+            (b->states[i] == REQUEST_DONE && op->result == VERROU_OP_REFUSED));
 }
 
-static void looked_at(batch *b, size_t i, bool live, bool last)
+static void in_doubt(const batch *b, verrou_op *op)
+{
+    b->lane->state->host->op_fail(op, VERROU_OP_UNKNOWN, 1, NULL,
+                                  "mysql: %s: whether the row was taken is not certain: a trigger of the table changes "
+                                  "what the server tells",
+                                  b->lane->address.name);
+}
+
+static void looked_at(batch *b, size_t i, bool live, bool doubtful, bool last)
 {
     verrou_op *op = b->items[i].op;
 
-    if (live) {
+    if (live && doubtful && op->holder_is_owner) {
+        if (!op->owner_is_drawn)
+            in_doubt(b, op); /* or by an earlier acquisition of this owner */
+        b->states[i] = REQUEST_DONE;
+    } else if (live) {
         op->result = VERROU_OP_REFUSED;
         b->states[i] = REQUEST_DONE;
     } else if (b->states[i] == REQUEST_DONE && !last) {
@@ -427,13 +450,14 @@ static void look(batch *b, bool last)
     if ((text->len == 0 && !text->failed) || !verrou__mysql_send(b->lane, &fault))
         return;
     for (size_t i = 0; i < b->n; i++) {
+        bool doubtful = is_doubtful(b->items[i].op);
         bool live;
 
         if (!is_to_look_at(b, i))
             continue;
         if (!read_look(b, b->items[i].op, &live))
             return;
-        looked_at(b, i, live, last);
+        looked_at(b, i, live, doubtful, last);
     }
     (void)verrou__mysql_end(b->lane, &fault);
 }
@@ -735,6 +759,9 @@ static void execute(batch *b, verrou_op *const *ops)
     (void)run(b);
     if (!b->lane->broken)
         settle(b);
+    for (size_t i = 0; i < b->n; i++)
+        if (is_doubtful(ops[i]))
+            in_doubt(b, ops[i]); /* it could not be looked at */
     note_refusals(b);
     for (size_t i = 0; i < b->n; i++) {
         if (ops[i]->result == VERROU_OP_UNKNOWN) {

@@ -24,7 +24,8 @@
  *
  * ACQUIRE inserts a row, or takes over one that is free: then each assignment sees what those before it did, so that the expiration, on which
  * all of them depend, comes last. VALUES(fence) is the clock. LAST_INSERT_ID(x) makes x come back with the number of rows: 1 new, 2 taken
- * over, 0 refused. A stored token that cannot be counted on makes the sum overflow, and the statement fail.
+ * over, 0 refused. A trigger can change a row that was refused, which then counts; so x is 0 in that case, and only both numbers together mean taken.
+ * A stored token that cannot be counted on makes the sum overflow, and the statement fail.
  *
  * EXTEND to the end that it already has changes no row, so LAST_INSERT_ID() says that there was one.
  *
@@ -36,11 +37,12 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`,`fence`) VALUES (%k,%o,%M+%t,LAST_INSERT_ID(%N))"
                            " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
                            "`fence`=IF(%E,LAST_INSERT_ID(GREATEST(IF(%F<" LOCK_TABLE_MAX_FENCE
-                           ",%F+1,%F+9223372036854775807),VALUES(`fence`))),`fence`),"
+                           ",%F+1,%F+9223372036854775807),VALUES(`fence`))),IF(LAST_INSERT_ID(0),0,`fence`)),"
                            "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
-    [STATEMENT_RELEASE] = "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)",
+    [STATEMENT_RELEASE] =
+        "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X AND %O=%p AND %L AND (%f=0 OR %F IN (0,%f))",
     [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
-                          " WHERE %X AND %O=%p AND %L AND %f IN (0,`fence`)"),
+                          " WHERE %X AND %O=%p AND %L AND (%f=0 OR %F IN (0,%f))"),
     [STATEMENT_FORCE] = "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
@@ -51,8 +53,9 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
  * one may have come and gone.
  */
 static const char *const plain_sql[STATEMENT_COUNT] = {
-    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`) VALUES (%k,%o,%M+%t)"
-                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,VALUES(`owner`),`owner`),"
+    [STATEMENT_ACQUIRE] = ("INSERT INTO %T (`key`,`owner`,`expiration`) VALUES (%k,IF(LAST_INSERT_ID(1),%o,''),%M+%t)"
+                           " ON DUPLICATE KEY UPDATE %R`owner`=IF(%E,IF(LAST_INSERT_ID(1),VALUES(`owner`),''),"
+                           "IF(LAST_INSERT_ID(0),'',`owner`)),"
                            "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND %O=%p AND %L",
     [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"

@@ -67,10 +67,11 @@ verrou_status verrou__odbc_list(void *state, void *lane, const char *prefix, siz
         return status;
     params[0].number = list.now_ms;
     status = verrou__odbc_query(store,
-                                store->shape.fenced ? "SELECT `key`, `owner`, `expiration`, `fence` FROM `table`"
-                                                      " WHERE `expiration` IS NULL OR `expiration` > ?"
-                                                    : "SELECT `key`, `owner`, `expiration`, 0 AS zero FROM `table`"
-                                                      " WHERE `expiration` IS NULL OR `expiration` > ?",
+                                store->shape.fenced
+                                    ? "SELECT `key`, `owner`, `expiration`, COALESCE(`fence`, 0) AS token FROM `table`"
+                                      " WHERE `expiration` IS NULL OR `expiration` > ?"
+                                    : "SELECT `key`, `owner`, `expiration`, 0 AS zero FROM `table`"
+                                      " WHERE `expiration` IS NULL OR `expiration` > ?",
                                 params, 1, list_row, &list, err);
     if (status == VERROU_OK && list.nomem)
         return fail_nomem(store, err);

@@ -119,6 +119,19 @@ static bool is_lost(const odbc_store *store, const odbc_fault *fault)
     return in_class(fault, "08") || in_class(fault, "HYT") || in_class(fault, "40003") || connection_is_dead(store);
 }
 
+/* One of the dialect's own numbers. */
+static bool is_among(const odbc_fault *fault, const int *numbers)
+{
+    while (*numbers && *numbers != fault->number)
+        numbers++;
+    return *numbers != 0;
+}
+
+static bool is_read_only(const odbc_store *store, const odbc_fault *fault)
+{
+    return in_class(fault, "25006") || is_among(fault, store->dialect->read_only);
+}
+
 /* Answered with "not now". */
 static bool is_passing(const odbc_store *store, const odbc_fault *fault)
 {
@@ -129,29 +142,27 @@ static bool is_passing(const odbc_store *store, const odbc_fault *fault)
         "53",    /* no resources left */
         "57",    /* the server's operator intervened, or the statement was cancelled */
         "55P03", /* lock not available */
-        "25006", /* the server is read-only: see below */
     };
 
     for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
         if (in_class(fault, classes[i]))
             return true;
-    for (size_t i = 0; store->dialect->busy[i]; i++)
-        if (store->dialect->busy[i] == fault->number)
-            return true;
-    return false;
+    return is_read_only(store, fault) || is_among(fault, store->dialect->busy) ||
+           is_among(fault, store->dialect->interrupted);
 }
 
 static verrou_status statement_failed(odbc_store *store, SQLHSTMT statement, bool changes, verrou_error *err)
 {
     odbc_fault fault;
-    bool lost;
+    bool lost, unknown;
 
     read_fault(store, SQL_HANDLE_STMT, statement, &fault);
     lost = is_lost(store, &fault);
     /* After a failover this server may be the wrong one; another connection finds the right one. */
-    store->lost = lost || in_class(&fault, "25006");
+    store->lost = lost || is_read_only(store, &fault);
     store->shape.known = false; /* the table may have changed */
-    return store->host->fail(err, lost && changes ? VERROU_EUNKNOWN : VERROU_ESTORAGE,
+    unknown = lost || is_among(&fault, store->dialect->interrupted);
+    return store->host->fail(err, unknown && changes ? VERROU_EUNKNOWN : VERROU_ESTORAGE,
                              lost || is_passing(store, &fault), fault.state, "%s", fault.text);
 }
 

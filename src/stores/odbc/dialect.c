@@ -13,16 +13,17 @@
 
 /*
  * MySQL cuts keys that are too long, unless it is told to be strict; two of them would be one lock. The waits of its statements for rows
- * are limited here because few of its drivers do that.
+ * are limited here because few of its drivers do that. Statements get half a second more, so that a wait ends as a wait: of that it is known
+ * that nothing was done.
  */
 #define MYSQL_SESSION                                                          \
     "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')," \
     " SESSION innodb_lock_wait_timeout = `seconds`"
 #define MYSQL_CLOCK "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
-#define MYSQL_BUSY                                                                       \
-    {                                                                                    \
-        1205 /* waited for a row */, 1969 /* max_statement_time */, 1290 /* read-only */ \
-    }
+#define MYSQL_ERRORS                                                                                    \
+    .busy = {1205 /* waited for a row */},                                                              \
+    .read_only = {1290 /* read_only is on */, 1792 /* the transaction is */, 1836 /* the server is */}, \
+    .interrupted = {1317 /* KILL QUERY */, 1969 /* max_statement_time */}
 
 static const odbc_dialect dialects[] = {
     {
@@ -36,12 +37,12 @@ static const odbc_dialect dialects[] = {
     {
         .product = "MariaDB",
         .clock = MYSQL_CLOCK,
-        .session = MYSQL_SESSION ", SESSION max_statement_time = `seconds`",
+        .session = MYSQL_SESSION ", SESSION max_statement_time = `seconds`.5",
         .if_not_exists = "IF NOT EXISTS ",
         .key = "varbinary(255)",
         .owner = "varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
         .limit = " LIMIT 128",
-        .busy = MYSQL_BUSY,
+        MYSQL_ERRORS,
     },
     {
         .product = "MySQL",
@@ -51,7 +52,7 @@ static const odbc_dialect dialects[] = {
         .key = "varbinary(255)",
         .owner = "varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         .limit = " LIMIT 128",
-        .busy = MYSQL_BUSY,
+        MYSQL_ERRORS,
     },
     {
         .product = "SQLite",

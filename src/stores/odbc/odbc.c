@@ -93,7 +93,9 @@ static verrou_status odbc_create_table_if_not_exists(void *user, verrou_error *e
 /* ---- rows ---- */
 
 typedef struct found_row {
+    const char *key;
     bool found;
+    bool exact; /* it is this key's, and not that of one which the collation takes for equal */
     verrou_row row;
 } found_row;
 
@@ -102,17 +104,25 @@ static bool read_row(void *context, const odbc_value *values)
     found_row *read = context;
 
     read->found = true;
-    snprintf(read->row.owner, sizeof read->row.owner, "%.*s", VERROU_MAX_OWNER, values[0].text);
-    read->row.expiration_ms = verrou__odbc_number(&values[1]);
+    read->exact = strcmp(values[0].text, read->key) == 0;
+    snprintf(read->row.owner, sizeof read->row.owner, "%.*s", VERROU_MAX_OWNER, values[1].text);
+    read->row.expiration_ms = verrou__odbc_number(&values[2]);
     return false;
+}
+
+static verrou_status find_row(odbc_store *store, const char *key, found_row *ret_row, verrou_error *err)
+{
+    const odbc_param params[] = {text(key)};
+
+    *ret_row = (found_row){.key = key};
+    return verrou__odbc_query(store, "SELECT `key`, `owner`, `expiration` FROM `table` WHERE `key` = ?", params,
+                              COUNT(params), read_row, ret_row, err);
 }
 
 static verrou_status odbc_get_lock(void *user, const char *key, int *ret_found, verrou_row *ret_row, verrou_error *err)
 {
-    const odbc_param params[] = {text(key)};
-    found_row read = {false, {.expiration_ms = 0}};
-    verrou_status status = verrou__odbc_query(user, "SELECT `owner`, `expiration` FROM `table` WHERE `key` = ?", params,
-                                              COUNT(params), read_row, &read, err);
+    found_row read;
+    verrou_status status = find_row(user, key, &read, err);
 
     *ret_found = read.found;
     *ret_row = read.row;
@@ -146,26 +156,42 @@ static verrou_status odbc_insert_lock(void *user, const char *key, const char *o
     return status;
 }
 
-/* The token in the row stays as it is: next_fence() has to exceed it. */
+/* A driver may not know how many rows there were (-1): then it is not known whether there was one. */
+static verrou_status counted(const odbc_store *store, verrou_status status, int64_t *rows, verrou_error *err)
+{
+    if (status != VERROU_OK || *rows >= 0)
+        return status;
+    *rows = 0;
+    return store->host->fail(err, VERROU_EUNKNOWN, 1, NULL, "the driver does not say how many rows were changed");
+}
+
+/*
+ * The token in the row stays as it is: next_fence() has to exceed it. The key may be written in another way than the one that has run out,
+ * if the collation takes both for equal.
+ */
 static verrou_status odbc_acquire_lock(void *user, const char *key, const char *owner, int64_t expiration_ms,
                                        uint64_t fence, int64_t now_ms, int64_t *ret_rows, verrou_error *err)
 {
-    const odbc_param params[] = {text(owner), number(expiration_ms), text(key), number(now_ms)};
+    const odbc_param params[] = {text(key), text(owner), number(expiration_ms), text(key), number(now_ms)};
 
     (void)fence;
-    return verrou__odbc_run(user,
-                            "UPDATE `table` SET `owner` = ?, `expiration` = ? WHERE `key` = ? AND `expiration` <= ?",
-                            params, COUNT(params), ret_rows, err);
+    return counted(user,
+                   verrou__odbc_run(user,
+                                    "UPDATE `table` SET `key` = ?, `owner` = ?, `expiration` = ?"
+                                    " WHERE `key` = ? AND `expiration` <= ?",
+                                    params, COUNT(params), ret_rows, err),
+                   ret_rows, err);
 }
 
-/* Owners are compared here, byte by byte: the column may have a collation that takes different ones for equal. */
+/* Keys and owners are compared here, byte by byte: the columns may have a collation that takes different ones for equal. */
 static verrou_status is_of(odbc_store *store, const char *key, const char *owner, bool *ret_is, verrou_row *ret_row,
                            verrou_error *err)
 {
-    int found = 0;
-    verrou_status status = odbc_get_lock(store, key, &found, ret_row, err);
+    found_row read;
+    verrou_status status = find_row(store, key, &read, err);
 
-    *ret_is = status == VERROU_OK && found && strcmp(ret_row->owner, owner) == 0;
+    *ret_is = status == VERROU_OK && read.found && read.exact && strcmp(read.row.owner, owner) == 0;
+    *ret_row = read.row;
     return status;
 }
 
@@ -185,10 +211,11 @@ static verrou_status odbc_extend_lock(void *user, const char *key, const char *o
         return status;
     status =
         verrou__odbc_run(user, "UPDATE `table` SET `expiration` = ?" OF_OWNER, params, COUNT(params), ret_rows, err);
-    if (status != VERROU_OK || *ret_rows != 0)
+    if (status != VERROU_OK || *ret_rows > 0)
         return status;
 
-    /* Some drivers count the rows that changed, and not those that were found: the end may have been this one already. */
+    /* Some drivers count the rows that changed, and not those that were found: the end may have been this one already. Others do not count. */
+    *ret_rows = 0;
     status = is_of(user, key, owner, &is, &row, err);
     *ret_rows = is && row.expiration_ms == expiration_ms;
     return status;
@@ -234,7 +261,7 @@ static void prune(odbc_store *store)
 
         verrou__odbc_run(store,
                          "DELETE FROM `table` WHERE `key` > ? AND `key` <= ? AND `owner` = ? AND `expiration` = 0"
-                         " AND `fence` < ?",
+                         " AND (`fence` IS NULL OR `fence` < ?)",
                          params, COUNT(params), &rows, &ignored);
     }
     memcpy(store->pruned_to, last, sizeof last);
@@ -248,7 +275,8 @@ static verrou_status row_delete(odbc_store *store, const char *key, const char *
 
     if (!owner)
         return verrou__odbc_run(store, "DELETE FROM `table` WHERE `key` = ?", params, 1, ret_rows, err);
-    return verrou__odbc_run(store, "DELETE FROM `table`" OF_OWNER, params, COUNT(params), ret_rows, err);
+    return counted(store, verrou__odbc_run(store, "DELETE FROM `table`" OF_OWNER, params, COUNT(params), ret_rows, err),
+                   ret_rows, err);
 }
 
 /* The same, but the row stays, as one that has run out and is nobody's: so its token is not forgotten. */
@@ -260,8 +288,10 @@ static verrou_status row_release(odbc_store *store, const char *key, const char 
     if (!owner)
         return verrou__odbc_run(store, "UPDATE `table` SET `owner` = ?, `expiration` = 0 WHERE `key` = ?", params, 2,
                                 ret_rows, err);
-    return verrou__odbc_run(store, "UPDATE `table` SET `owner` = ?, `expiration` = 0" OF_OWNER, params, COUNT(params),
-                            ret_rows, err);
+    return counted(store,
+                   verrou__odbc_run(store, "UPDATE `table` SET `owner` = ?, `expiration` = 0" OF_OWNER, params,
+                                    COUNT(params), ret_rows, err),
+                   ret_rows, err);
 }
 
 static verrou_status odbc_delete_lock(void *user, const char *key, const char *owner, int64_t now_ms, int64_t *ret_rows,
@@ -277,8 +307,11 @@ static verrou_status odbc_delete_lock(void *user, const char *key, const char *o
         status = is_of(store, key, owner, &is, &row, err);
     if (status != VERROU_OK || !is)
         return status;
-    if (!store->shape.fenced)
+    if (!store->shape.fenced) {
+        /* Somebody may add the column: look again now and then. */
+        store->shape.known = ++store->releases % LOCK_TABLE_PRUNE_RELEASES != 0;
         return row_delete(store, key, owner, now_ms, ret_rows, err);
+    }
     status = row_release(store, key, owner, now_ms, ret_rows, err);
     if (status == VERROU_OK && *ret_rows > 0)
         prune(store);
@@ -326,8 +359,9 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
     for (int draw = 0; status == VERROU_OK && draw < MAX_DRAWS; draw++) {
         int64_t numbers[2] = {-1, 0}, next, rows = 0;
 
-        status = verrou__odbc_query(store, "SELECT `fence`, `clock` AS now_us FROM `table` WHERE `key` = ?", key_param,
-                                    1, read_numbers, numbers, err);
+        status = verrou__odbc_query(
+            store, "SELECT COALESCE(`fence`, 0) AS last, `clock` AS now_us FROM `table` WHERE `key` = ?", key_param, 1,
+            read_numbers, numbers, err);
         if (status != VERROU_OK)
             break;
         if (numbers[0] < 0 || numbers[0] >= MAX_FENCE)
@@ -338,8 +372,13 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
             next = numbers[0] + 1;
 
         const odbc_param params[] = {number(next), text(key), number(numbers[0])};
-        status = verrou__odbc_run(store, "UPDATE `table` SET `fence` = ? WHERE `key` = ? AND `fence` = ?", params,
-                                  COUNT(params), &rows, err);
+        status = verrou__odbc_run(store,
+                                  numbers[0] == 0 ? "UPDATE `table` SET `fence` = ? WHERE `key` = ?"
+                                                    " AND (`fence` = ? OR `fence` IS NULL)"
+                                                  : "UPDATE `table` SET `fence` = ? WHERE `key` = ? AND `fence` = ?",
+                                  params, COUNT(params), &rows, err);
+        if (counted(store, status, &rows, err) == VERROU_EUNKNOWN)
+            return VERROU_EUNKNOWN;
         if (status == VERROU_OK && rows > 0) {
             *ret_fence = (uint64_t)next;
             return VERROU_OK;
@@ -353,19 +392,26 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
 /* ---- the driver ---- */
 
 /*
- * How long MariaDB's driver waits for a server that has gone silent is only told in this way; others ignore what they do not know. What is
- * there already counts, being first. A second more than the server has for a statement, so that it can say what was wrong.
+ * How long MariaDB's driver waits for a server that has gone silent, at login too, is only told in this way; others ignore what they do not
+ * know. What is there already counts, being first. A second more than the server has for a statement, so that it can say what was wrong.
  */
 static char *complete(settings_reader *settings, const char *connection_string, int64_t limit_s)
 {
-    static const char format[] = "%s;READ_TIMEOUT=%" PRId64 ";WRITE_TIMEOUT=%" PRId64;
-    size_t size = strlen(connection_string) + sizeof format + 40;
+    static const char format[] = "%s;CONN_TIMEOUT=%" PRId64 ";READ_TIMEOUT=%" PRId64 ";WRITE_TIMEOUT=%" PRId64;
+    static const char for_libpq[] =
+        ";pqopt={tcp_user_timeout=%" PRId64 " keepalives_idle=%" PRId64 " keepalives_interval=1 keepalives_count=3}";
+    size_t size = strlen(connection_string) + sizeof format + sizeof for_libpq + 120;
     char *completed = settings->host->malloc(size);
 
-    if (completed)
-        snprintf(completed, size, format, connection_string, limit_s + 1, limit_s + 1);
-    else if (settings->status == VERROU_OK)
-        settings->status = settings->host->fail(settings->err, VERROU_ENOMEM, 1, NULL, "out of memory");
+    if (!completed) {
+        if (settings->status == VERROU_OK)
+            settings->status = settings->host->fail(settings->err, VERROU_ENOMEM, 1, NULL, "out of memory");
+        return NULL;
+    }
+    snprintf(completed, size, format, connection_string, limit_s, limit_s + 1, limit_s + 1);
+    /* It would take the place of the one that a data source has. */
+    if (!strcasestr(connection_string, "pqopt") && !strcasestr(connection_string, "DSN"))
+        snprintf(completed + strlen(completed), size - strlen(completed), for_libpq, (limit_s + 1) * 1000, limit_s + 1);
     return completed;
 }
 

@@ -29,6 +29,8 @@ typedef struct odbc_dialect {
     const char *limit;  /* ends a query of which the first 128 rows are wanted */
     const char *nobody; /* the owner of a row that was released */
     int busy[4];        /* numbers of errors that pass by themselves, beside what SQLSTATE tells; ends with 0 */
+    int read_only[4];   /* those of a server that takes no changes: another connection may lead to one that does */
+    int interrupted[4]; /* those of a statement that was ended, of which it is not known what it did */
 } odbc_dialect;
 
 /* The dialect for SQL_DBMS_NAME. */

@@ -76,21 +76,24 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
 {
     const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const char *neutral = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED); /* which a pooler may leave out */
+    const char *severity = neutral ? neutral : PQresultErrorField(result, PG_DIAG_SEVERITY);
     const struct meaning *meaning = code ? find_meaning(code) : NULL;
     /* Without a code it is libpq that speaks: the connection has ended, or there is no memory. */
     bool retry = !code || (meaning && meaning->retry);
 
     if (!text)
         text = PQresultErrorMessage(result);
+    if (!severity) /* pgbouncer has only the word that others translate */
+        severity = PQresultErrorField(result, PG_DIAG_SEVERITY);
     verrou__postgres_fault_set(fault, retry ? VERROU_OP_RETRY : VERROU_OP_FAILED, retry, code, "%s: %.*s",
                                session->name, (int)strcspn(text, "\n"), text);
     fault->stale = meaning && meaning->stale;
     fault->moved = meaning && meaning->moved;
     fault->fatal = severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
     /* A pooler speaks like a server, and may have lost it long after the commit. 40003: a server that does not know. */
-    fault->doubt = (fault->fatal && (session->pooled || (code && strncmp(code, "08", 2) == 0))) ||
-                   (code && strcmp(code, "40003") == 0);
+    fault->doubt =
+        (fault->fatal && session->pooled) || (code && (strncmp(code, "08", 2) == 0 || strcmp(code, "40003") == 0));
 }
 
 /* The first cause counts. */

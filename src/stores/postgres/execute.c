@@ -11,17 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MAX_RESTARTS 3 /* because the table changed */
 #define MAX_NOTHING 4  /* results that are none, in a row */
-#define MAX_ROUNDS 3   /* of an acquire that found neither a free row nor a holder */
+/* An acquire that found neither a free row nor a holder: how often it is asked again, and the first pause before that. */
+#define MAX_ROUNDS 3
+#define PAUSE_NS 300000
 
 typedef struct request {
     lock_table_item item; /* first: requests are sorted by it */
-    uint64_t since;       /* when its key came to be watched, if `wait` */
-    bool wait;            /* do not trust what is not committed: see STATEMENT_ACQUIRE */
-    bool again;           /* neither taken nor refused */
-    bool waited_for;      /* somebody waits for what was released */
+    uint64_t since;       /* when its key came to be watched, if it is fresh */
+    postgres_asking how;
+    bool again;      /* neither taken nor refused */
+    bool waited_for; /* somebody waits for what was released */
 } request;
 
 typedef struct batch {
@@ -56,6 +59,7 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
         [VERROU_OP_EXTEND] = STATEMENT_EXTEND,   [VERROU_OP_FORCE] = STATEMENT_FORCE,
         [VERROU_OP_INSPECT] = STATEMENT_INSPECT,
     };
+    static const char *const how[] = {[ASK_FIRST] = "0", [ASK_FRESH] = "1", [ASK_AGAIN] = "2"};
     const verrou_op *op = one->item.op;
     char ttl[32], fence[32], place[16];
     const char *values[4] = {op->key, op->owner, fence, ttl};
@@ -67,7 +71,7 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
         values[3] = NULL;
     if (op->kind == VERROU_OP_ACQUIRE) {
         values[2] = values[3];
-        values[3] = one->wait ? "t" : "f";
+        values[3] = how[one->how];
     } else if (op->kind == VERROU_OP_RELEASE) {
         values[3] = place;
     } else if (op->kind == VERROU_OP_FORCE) {
@@ -234,9 +238,8 @@ static void undo(const batch *b, size_t from, size_t count)
 }
 
 /*
- * The session has ended before the commit was confirmed. If the server itself said, before it came to committing, that it ends the session, nothing has
- * happened.
- * Else what was read before the first change stays true, and the rest is not known.
+ * The session has ended before the commit was confirmed. If the server itself said, before it came to committing, that something failed,
+ * nothing has happened. Else what was read before the first change stays true, and the rest is not known.
  */
 static void give_up(const batch *b, size_t from, size_t count, const reading *r, const postgres_fault *fault)
 {
@@ -395,9 +398,11 @@ static void explain_again(const batch *b, verrou_op *op)
         b->lane->session.name, b->state->name);
 }
 
-/* Somebody has been faster, and the look was too early to see him; the next one will not be. */
+/* Somebody has been faster, or is about to be, and the look was too early to see him. The next one comes a commit later. */
 static bool run_rounds(batch *b, postgres_fault *fault)
 {
+    struct timespec pause = {0, PAUSE_NS};
+
     for (int round = 0; run(b, fault); round++) {
         bool any = false;
 
@@ -414,6 +419,8 @@ static bool run_rounds(batch *b, postgres_fault *fault)
         }
         if (!any)
             return true;
+        nanosleep(&pause, NULL);
+        pause.tv_nsec *= 2;
     }
     return false;
 }
@@ -500,7 +507,7 @@ static void note_answers(const batch *b)
         const request *one = &b->requests[i];
         const verrou_op *op = one->item.op;
 
-        if (op->kind == VERROU_OP_ACQUIRE && one->wait && lock_table_answered(op))
+        if (op->kind == VERROU_OP_ACQUIRE && one->how == ASK_FRESH && lock_table_answered(op))
             verrou__postgres_was_asked(b->state, op->key, op->key_len, one->since);
         if ((op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE) && op->result == VERROU_OP_APPLIED)
             b->lane->releases++;
@@ -518,7 +525,7 @@ static void prepare(const batch *b, verrou_op *const *ops)
 
         *one = (request){.item = {ops[i], i}};
         if (watching && ops[i]->kind == VERROU_OP_ACQUIRE)
-            one->wait = verrou__postgres_is_fresh(b->state, ops[i]->key, ops[i]->key_len, &one->since);
+            one->how = verrou__postgres_how_to_ask(b->state, ops[i]->key, ops[i]->key_len, &one->since);
     }
     if (b->n > 1)
         qsort(b->requests, b->n, sizeof *b->requests, lock_table_compare);

@@ -15,15 +15,17 @@
 
 static const char *const schemes[] = {"postgres", "postgresql", NULL};
 
-static const char *const settings[] = {
-    "table", "autocreate", "pooler", "notify-trigger", "ca", "cert", "key",
-    /* From here on libpq's own. */
-    "host", "hostaddr", "port", "connect_timeout", "dbname", "user", "password", "passfile", "service", "servicefile",
-    "options", "application_name", "fallback_application_name", "target_session_attrs", "keepalives", "keepalives_idle",
-    "keepalives_interval", "keepalives_count", "tcp_user_timeout", "channel_binding", "require_auth", "requirepeer",
-    "gssencmode", "gssdelegation", "gsslib", "krbsrvname", "sslmode", "sslnegotiation", "sslcompression", "sslcert",
-    "sslkey", "sslpassword", "sslcertmode", "sslrootcert", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version",
-    "ssl_max_protocol_version", NULL};
+/* Every keyword that libpq 12 to 17 knows and that makes sense in an address; docs/guide/postgres.md lists them. */
+#define LIBPQ_KEYWORDS                                                                                                 \
+    "host", "hostaddr", "port", "connect_timeout", "dbname", "user", "password", "passfile", "service", "servicefile", \
+        "options", "application_name", "fallback_application_name", "target_session_attrs", "keepalives",              \
+        "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "channel_binding",           \
+        "require_auth", "requirepeer", "gssencmode", "gssdelegation", "gsslib", "krbsrvname", "sslmode",               \
+        "sslnegotiation", "sslcompression", "sslcert", "sslkey", "sslpassword", "sslcertmode", "sslrootcert",          \
+        "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version", "ssl_max_protocol_version"
+
+static const char *const settings[] = {"table", "autocreate",   "pooler", "notify-trigger", "ca", "cert",
+                                       "key",   LIBPQ_KEYWORDS, NULL};
 
 #define FIRST_OF_LIBPQ "host"
 #define FIRST_PASSED_ON "dbname"

@@ -239,13 +239,21 @@ int verrou__postgres_watch_fd(void *state, void *watch);
 verrou_status verrou__postgres_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
 verrou_status verrou__postgres_watch_remove(void *state, void *watch, const char *key, size_t key_len,
                                             verrou_error *err);
-verrou_status verrou__postgres_watch_read(void *state, void *watch, verrou_watch_fn report, void *context,
+verrou_status verrou__postgres_watch_read(void *store, void *watch, verrou_watch_fn report, void *context,
                                           verrou_error *err);
-/*
- * Whether the key has come to be watched since it was last asked for: then asking has to wait for a release that is under way, which may
- * have looked for waiters before this one. *ret_since is for verrou__postgres_was_asked(), when that was answered.
- */
-bool verrou__postgres_is_fresh(postgres_state *state, const char *key, size_t key_len, uint64_t *ret_since);
+
+/* How an acquire is asked: the numbers are known to the statement. */
+typedef enum postgres_asking {
+    ASK_FIRST = 0, /* nobody here waits for the key: refused if the look sees a holder, else the row is taken */
+    ASK_FRESH =
+        1, /* it has come to be watched since it was last asked for: wait for a release that is under way, which may have looked for
+                      waiters before this one, and which the look does not see */
+    ASK_AGAIN = 2, /* it is being watched: a row that somebody is about to take is left to him, without locking it */
+} postgres_asking;
+
+/* *ret_since is for verrou__postgres_was_asked(), when what was asked for with ASK_FRESH was answered. */
+postgres_asking verrou__postgres_how_to_ask(postgres_state *state, const char *key, size_t key_len,
+                                            uint64_t *ret_since);
 void verrou__postgres_was_asked(postgres_state *state, const char *key, size_t key_len, uint64_t since);
 void verrou__postgres_watched_free(postgres_state *state);
 

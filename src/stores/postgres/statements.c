@@ -23,22 +23,23 @@
  *
  * ACQUIRE looks first. What is held is refused without a lock: so those who ask do not hold up the one who releases, and nothing is
  * written. Else an upsert takes the row, unless somebody has been faster; its times are those after the row was locked. Then it returns
- * nothing, and has to be asked again. $4: do not trust the look, which does not see a release that is not committed yet, but
- * wait for it. A token must stay below 2^53.
+ * nothing, and has to be asked again. A token must stay below 2^53. $4 is a postgres_asking.
  */
 static const char *const fenced_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] =
         "WITH seen AS (SELECT owner, expiration, fence FROM %T WHERE %M AND %V),"
+        " claim AS (SELECT FROM %T WHERE %M FOR NO KEY UPDATE SKIP LOCKED),"
         " taken AS (INSERT INTO %T AS l (key, owner, expiration, fence) SELECT $1%K, $2, %3, %U"
-        " WHERE $4 OR NOT EXISTS (SELECT FROM seen) ON CONFLICT (key) DO UPDATE"
+        " WHERE CASE $4 WHEN 0 THEN NOT EXISTS (SELECT FROM seen) WHEN 1 THEN true ELSE NOT EXISTS (SELECT FROM seen)"
+        " AND (EXISTS (SELECT FROM claim) OR NOT EXISTS (SELECT FROM %T WHERE %M)) END ON CONFLICT (key) DO UPDATE"
         " SET %Rowner = excluded.owner, expiration = %3, fence = greatest(coalesce(l.fence, 0) + 1, %U)"
         " WHERE l.expiration <= %N AND coalesce(l.fence, 0) < " LOCK_TABLE_MAX_FENCE " RETURNING fence)"
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
         " SELECT false, fence, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
-                          " AND ($3 = 0 OR fence = $3) RETURNING %L",
+                          " AND ($3 = 0 OR fence IN (0, $3)) RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
-                         " AND ($3 = 0 OR fence = $3)",
+                         " AND ($3 = 0 OR fence IN (0, $3))",
     [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)"
                         " RETURNING %l",
     [STATEMENT_INSPECT] = "SELECT owner, %F, fence FROM %T WHERE %M AND %V",
@@ -55,24 +56,27 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
     [STATEMENT_ACQUIRE] =
         "WITH seen AS (SELECT owner, expiration FROM %T WHERE %M AND %V),"
         " taken AS (INSERT INTO %T AS l (key, owner, expiration) SELECT $1%K, $2, %3"
-        " WHERE $4 OR NOT EXISTS (SELECT FROM seen) ON CONFLICT (key) DO UPDATE"
+        " WHERE $4 = 1 OR NOT EXISTS (SELECT FROM seen) ON CONFLICT (key) DO UPDATE"
         " SET %Rowner = excluded.owner, expiration = %3 WHERE l.expiration <= %N RETURNING %U AS fence)"
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
         " SELECT false, 0, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
-    [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = $2 COLLATE \"C\" AND %V AND $3 IS NOT NULL RETURNING %L",
+    [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = $2 COLLATE \"C\" AND %V AND $3 IS NOT NULL"
+                          " RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
                          " AND $3 IS NOT NULL",
     [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %l",
     [STATEMENT_INSPECT] = "SELECT owner, %F, 0 FROM %T WHERE %M AND %V",
 };
 
+static const char preamble_sql[] =
+    "SELECT set_config('lock_timeout', '" POSTGRES_LOCK_TIMEOUT_MS "', true),"
+    " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)";
+
 static const char *const common_sql[STATEMENT_COUNT] = {
-    [STATEMENT_PREAMBLE] = "SELECT set_config('lock_timeout', '" POSTGRES_LOCK_TIMEOUT_MS "', true),"
-                           " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)",
+    [STATEMENT_PREAMBLE] = preamble_sql,
     [STATEMENT_NOTIFY] = "SELECT pg_notify('%C', $1)",
 };
 
-#define BOOL_TYPE 16
 #define INT8_TYPE 20
 #define INT4_TYPE 23
 #define TEXT_TYPE 25
@@ -83,7 +87,7 @@ static const struct {
     Oid types[4];
 } parameters[STATEMENT_COUNT] = {
     [STATEMENT_PREAMBLE] = {"verrou_preamble", 0, {0}},
-    [STATEMENT_ACQUIRE] = {"verrou_acquire", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, BOOL_TYPE}},
+    [STATEMENT_ACQUIRE] = {"verrou_acquire", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE}},
     [STATEMENT_RELEASE] = {"verrou_release", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE}},
     [STATEMENT_EXTEND] = {"verrou_extend", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT8_TYPE}},
     [STATEMENT_FORCE] = {"verrou_force", 2, {TEXT_TYPE, INT4_TYPE}},

@@ -99,15 +99,18 @@ static bool make_fresh(postgres_state *state, const char *key, size_t len)
     return watched != NULL;
 }
 
-bool verrou__postgres_is_fresh(postgres_state *state, const char *key, size_t key_len, uint64_t *ret_since)
+postgres_asking verrou__postgres_how_to_ask(postgres_state *state, const char *key, size_t key_len, uint64_t *ret_since)
 {
     const watched_key *watched;
+    postgres_asking how = ASK_FIRST;
 
     pthread_mutex_lock(&state->mutex);
     watched = find_key(state, key, key_len);
     *ret_since = watched ? watched->fresh_since : 0;
+    if (watched)
+        how = watched->fresh_since ? ASK_FRESH : ASK_AGAIN;
     pthread_mutex_unlock(&state->mutex);
-    return *ret_since != 0;
+    return how;
 }
 
 void verrou__postgres_was_asked(postgres_state *state, const char *key, size_t key_len, uint64_t since)
@@ -244,6 +247,8 @@ void verrou__postgres_watch_close(void *context, void *opened)
     postgres_watch *watch = opened;
 
     clear_keys(state);
+    /* What is left unread would turn the goodbye into a reset, which the server logs. */
+    (void)PQconsumeInput(watch->session.conn);
     verrou__postgres_close(&watch->session);
     while (watch->first) {
         watch_request *next = watch->first->next;
@@ -367,10 +372,10 @@ static void read_notifications(const listener *to)
     }
 }
 
-verrou_status verrou__postgres_watch_read(void *context, void *opened, verrou_watch_fn report, void *report_context,
+verrou_status verrou__postgres_watch_read(void *store, void *opened, verrou_watch_fn report, void *report_context,
                                           verrou_error *err)
 {
-    postgres_state *state = context;
+    postgres_state *state = store;
     postgres_watch *watch = opened;
     listener to = {watch, report, report_context};
     postgres_fault fault;

@@ -219,9 +219,9 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
                           " fence = verrou_token(coalesce(fence, 0) + 1, excluded.fence)"
                           " WHERE expiration <= ?3 AND coalesce(fence, 0) < " LOCK_TABLE_MAX_FENCE,
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = ?2 COLLATE BINARY"
-                          " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence = ?4)",
+                          " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence IN (0, ?4))",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = ?5 WHERE %X AND owner = ?2 COLLATE BINARY"
-                         " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence = ?4)",
+                         " AND (expiration IS NULL OR expiration > ?3) AND (?4 = 0 OR fence IN (0, ?4))",
     [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)",
     [STATEMENT_INSPECT] = "SELECT owner, expiration, (expiration IS NULL OR expiration > ?3), fence FROM %T WHERE %M",
     [STATEMENT_PRUNE_END] = "SELECT key FROM %T WHERE key > ?1 COLLATE %C ORDER BY key COLLATE %C LIMIT 1 OFFSET ?2",
