@@ -219,7 +219,6 @@ static void beside_original(struct many *many, struct row row)
 {
     char least[BENCH_CELL];
 
-    row.what = "  the same, beside the original";
     row.reference_name = "original";
     row.reference = run_original;
     if (!original_start(&many->original, many->subject->original, many->subject->original_url, SUBJECT_CALLERS)) {
@@ -233,15 +232,20 @@ static void beside_original(struct many *many, struct row row)
 
 static void many_print(struct many *many, struct row row, const struct subject_aims *aims)
 {
+    bool first = true;
+
     row.subject = many->subject;
     row.arg = many;
     row.rounds = ROUNDS;
     if (aims->connections >= 0) {
         row.aim = aims->connections;
         print_row(&row, true);
-        row.what = "  the same, beside a pipeline";
+        first = false;
     }
     if (aims->pipeline >= 0 && many->subject->bare_pipeline) {
+        if (!first)
+            row.what = "  the same, beside a pipeline";
+        first = false;
         row.aim = aims->pipeline;
         row.reference_name = "pipeline";
         row.reference = run_pipeline;
@@ -249,6 +253,8 @@ static void many_print(struct many *many, struct row row, const struct subject_a
         print_row(&row, true);
     }
     if (aims->original >= 0) {
+        if (!first)
+            row.what = "  the same, beside the original";
         row.aim = aims->original;
         beside_original(many, row);
     }

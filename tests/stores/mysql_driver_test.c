@@ -527,16 +527,21 @@ static void let_go(void)
     letting_go = NULL;
 }
 
-/* A row that is locked for a moment only is waited for. */
+/* A row that is locked for a moment only is tried again, after a pause. (A server that is slow to let it go may take longer than is waited.) */
 static void test_row_locked_for_a_moment(void **state)
 {
+    verrou_op_result result;
+
     (void)state;
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
     letting_go = lock_row("k");
     test_on_pause = let_go;
-    assert_int_equal(test_release(&store, "k", "me"), VERROU_OP_APPLIED);
-    test_on_pause = NULL;
+    result = test_release(&store, "k", "me");
     assert_null(letting_go);
+    test_on_pause = NULL;
+    while (result == VERROU_OP_RETRY)
+        result = test_release(&store, "k", "me");
+    assert_int_equal(result, VERROU_OP_APPLIED);
 }
 
 /* ---- the table of the original ---- */
