@@ -791,22 +791,31 @@ static bool open_any(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault)
     return false;
 }
 
-verrou_status verrou__mysql_lane_open(void *context, int64_t deadline_ms, void **ret_lane, verrou_error *err)
+mysql_lane *verrou__mysql_connect(mysql_state *state, int64_t deadline_ms, mysql_fault *fault)
 {
-    mysql_state *state = context;
     mysql_lane *lane = state->host->malloc(sizeof *lane);
-    mysql_fault fault;
 
+    verrou__mysql_fault_set(fault, MEANS_RETRY, 0, "out of memory");
     if (!lane)
-        return state->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
+        return NULL;
     memset(lane, 0, sizeof *lane);
     lane->state = state;
     lane->text.host = state->host;
     pthread_once(&library_once, library_init);
-    if (!open_any(lane, deadline_ms, &fault)) {
-        verrou__mysql_lane_close(state, lane);
+    if (open_any(lane, deadline_ms, fault))
+        return lane;
+    verrou__mysql_lane_close(state, lane);
+    return NULL;
+}
+
+verrou_status verrou__mysql_lane_open(void *context, int64_t deadline_ms, void **ret_lane, verrou_error *err)
+{
+    mysql_state *state = context;
+    mysql_fault fault;
+    mysql_lane *lane = verrou__mysql_connect(state, deadline_ms, &fault);
+
+    if (!lane)
         return verrou__mysql_fail(state, &fault, err);
-    }
     /* Looked at here so that the capabilities are known soon; what is wrong with it the calls report. */
     verrou__mysql_until(state, deadline_ms);
     (void)verrou__mysql_ready(lane, false, &fault);

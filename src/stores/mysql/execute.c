@@ -4,6 +4,9 @@
  * A request that fails in it, in most cases because somebody else has its row locked for a moment, undoes the transaction. It is put aside
  * and the others are run again without it. What was put aside is run afterwards, each request a transaction of its own, and what is locked
  * then is tried again for a few milliseconds. A table without transactions has every request run alone.
+ *
+ * An acquire that is refused has its row locked until the transaction ends, where it may be in the way of the release. So a key that was
+ * refused lately is looked at first, by a plain read, which settles most tries of those who wait.
  */
 #include "mysql_store.h"
 
@@ -18,8 +21,10 @@
 #define LOCKED_MS 10     /* how long a locked row is tried */
 #define PAUSE_US 300     /* between two tries, at first */
 #define MAX_PRUNE_MS 1000
+#define REFUSED_MS 2000 /* how long a refusal is remembered */
 
 typedef enum {
+    REQUEST_LOOK,   /* an acquire that is likely to be refused */
     REQUEST_TODO,   /* for the common transaction */
     REQUEST_ASIDE,  /* to be run alone */
     REQUEST_LOCKED, /* the same, after a pause */
@@ -92,8 +97,9 @@ static bool read_row(const mysql_lane *lane, MYSQL_RES *rows, verrou_op *op)
     return true;
 }
 
-static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *reply)
+static void read_answer(batch *b, verrou_op *op, const mysql_reply *reply)
 {
+    mysql_lane *lane = b->lane;
     bool applied = reply->affected > 0;
 
     if (op->kind == VERROU_OP_INSPECT)
@@ -104,6 +110,8 @@ static void read_answer(mysql_lane *lane, verrou_op *op, const mysql_reply *repl
         applied = true;
     else if (op->kind == VERROU_OP_ACQUIRE && applied)
         op->fence = reply->insert_id;
+    if (lane->tells_waiters && (op->kind == VERROU_OP_RELEASE || op->kind == VERROU_OP_FORCE) && reply->affected > 0)
+        op->others = reply->insert_id > 0; /* see RELEASE in table.c */
     op->result = applied ? VERROU_OP_APPLIED : VERROU_OP_REFUSED;
 }
 
@@ -140,7 +148,7 @@ static bool read_request(batch *b, verrou_op *op)
 
     if (!verrou__mysql_reply(b->lane, &reply, &b->fault))
         return false;
-    read_answer(b->lane, op, &reply);
+    read_answer(b, op, &reply);
     mysql_free_result(reply.rows);
     good = !has_token_question(b, op) || read_token(b, op);
     if (op->kind == VERROU_OP_ACQUIRE && reply.insert_id == 0)
@@ -405,6 +413,17 @@ static void looked_at(batch *b, size_t i, bool live, bool doubtful, bool last)
     }
 }
 
+static void write_look(batch *b, size_t i)
+{
+    mysql_text *text = &b->lane->text;
+
+    if (text->len)
+        verrou__mysql_text_add(text, ";", 1);
+    verrou__mysql_write(b->lane, STATEMENT_LOOK, b->items[i].op);
+    if (has_token_question(b, b->items[i].op))
+        verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
+}
+
 static bool read_look(batch *b, verrou_op *op, bool *ret_live)
 {
     mysql_reply reply;
@@ -426,11 +445,7 @@ static void look(batch *b, bool last)
     for (size_t i = 0; i < b->n; i++) {
         if (!is_to_look_at(b, i))
             continue;
-        if (text->len)
-            verrou__mysql_text_add(text, ";", 1);
-        verrou__mysql_write(b->lane, STATEMENT_LOOK, b->items[i].op);
-        if (has_token_question(b, b->items[i].op))
-            verrou__mysql_text_addf(text, ";" MYSQL_NEXT_TOKEN);
+        write_look(b, i);
     }
     if ((text->len == 0 && !text->failed) || !verrou__mysql_send(b->lane, &fault))
         return;
@@ -443,6 +458,86 @@ static void look(batch *b, bool last)
         if (!read_look(b, b->items[i].op, &live))
             return;
         looked_at(b, i, live, doubtful, last);
+    }
+    (void)verrou__mysql_end(b->lane, &fault);
+}
+
+/* ---- keys that were refused lately ---- */
+
+static mysql_refused *refused_at(mysql_state *state, uint64_t hash)
+{
+    return &state->refused[hash % MYSQL_MAX_REFUSED];
+}
+
+static bool was_refused(mysql_state *state, uint64_t hash, int64_t now_ms)
+{
+    const mysql_refused *one = refused_at(state, hash);
+    bool refused;
+
+    pthread_mutex_lock(&state->mutex);
+    refused = one->hash == hash && one->until_ms > now_ms;
+    pthread_mutex_unlock(&state->mutex);
+    return refused;
+}
+
+/* Remember how it ended. */
+static void note_refusals(batch *b)
+{
+    mysql_state *state = b->lane->state;
+    int64_t now_ms = state->host->now_ms();
+
+    for (size_t i = 0; i < b->n; i++) {
+        const verrou_op *op = b->items[i].op;
+        uint64_t hash;
+
+        if (op->kind != VERROU_OP_ACQUIRE || !lock_table_answered(op))
+            continue;
+        hash = verrou__mysql_watch_hash(state, op->key, op->key_len);
+        pthread_mutex_lock(&state->mutex);
+        *refused_at(state, hash) = (mysql_refused){hash, op->result == VERROU_OP_REFUSED ? now_ms + REFUSED_MS : 0};
+        pthread_mutex_unlock(&state->mutex);
+    }
+}
+
+/* Not one that follows another request for its key. */
+static void choose(batch *b)
+{
+    mysql_state *state = b->lane->state;
+    int64_t now_ms = state->host->now_ms();
+
+    for (size_t i = 0; i < b->n; i++) {
+        const verrou_op *op = b->items[i].op;
+        bool first = i == 0 || !same_key(b, i - 1, i);
+
+        b->states[i] = REQUEST_TODO;
+        if (op->kind == VERROU_OP_ACQUIRE && first &&
+            was_refused(state, verrou__mysql_watch_hash(state, op->key, op->key_len), now_ms))
+            b->states[i] = REQUEST_LOOK;
+    }
+}
+
+/* Those that are held by somebody are refused; the others, and all if the look fails, are to be run. */
+static void look_first(batch *b)
+{
+    mysql_text *text = &b->lane->text;
+    mysql_fault fault;
+
+    text->len = 0;
+    for (size_t i = 0; i < b->n; i++)
+        if (b->states[i] == REQUEST_LOOK)
+            write_look(b, i);
+    if ((text->len == 0 && !text->failed) || !verrou__mysql_send(b->lane, &fault))
+        return;
+    for (size_t i = 0; i < b->n; i++) {
+        bool live;
+
+        if (b->states[i] != REQUEST_LOOK)
+            continue;
+        if (!read_look(b, b->items[i].op, &live))
+            return;
+        b->states[i] = live ? REQUEST_DONE : REQUEST_TODO;
+        if (live)
+            b->items[i].op->result = VERROU_OP_REFUSED;
     }
     (void)verrou__mysql_end(b->lane, &fault);
 }
@@ -538,6 +633,10 @@ static bool run(batch *b)
                 fail_unsent(b);
             return false;
         }
+        look_first(b);
+        change(b, REQUEST_LOOK, REQUEST_TODO);
+        if (b->lane->broken)
+            return false;
         end = run_all(b);
         if (end != ROUND_STALE)
             return end == ROUND_DONE;
@@ -654,7 +753,7 @@ static void count_releases(batch *b)
 static void execute(batch *b, verrou_op *const *ops)
 {
     lock_table_sort(ops, b->n, b->items);
-    memset(b->states, REQUEST_TODO, b->n);
+    choose(b);
     if (!verrou__mysql_is_at_rest(b->lane, &b->fault) || !verrou__mysql_end_lost(b->lane, b->deadline_ms, &b->fault))
         return;
     (void)run(b);
@@ -663,6 +762,7 @@ static void execute(batch *b, verrou_op *const *ops)
     for (size_t i = 0; i < b->n; i++)
         if (is_doubtful(ops[i]))
             in_doubt(b, ops[i]); /* it could not be looked at */
+    note_refusals(b);
     for (size_t i = 0; i < b->n; i++) {
         if (ops[i]->result == VERROU_OP_UNKNOWN) {
             verrou__mysql_lost_answer(b->lane);

@@ -215,6 +215,12 @@ static const verrou_driver mysql_driver = {
     .list = verrou__mysql_list,
     .check = verrou__mysql_check,
     .schema = verrou__mysql_schema,
+    .watch_open = verrou__mysql_watch_open,
+    .watch_close = verrou__mysql_watch_close,
+    .watch_fd = verrou__mysql_watch_fd,
+    .watch_add = verrou__mysql_watch_add,
+    .watch_remove = verrou__mysql_watch_remove,
+    .watch_read = verrou__mysql_watch_read,
 };
 
 const verrou_driver *verrou_mysql_driver(void)

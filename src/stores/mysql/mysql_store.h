@@ -6,6 +6,7 @@
  *   table.c       the table's shape and the statements that follow from it
  *   execute.c     a batch
  *   admin.c       list, check, schema
+ *   watch.c       telling releasers that somebody waits elsewhere
  *
  * The state lives as long as the store, a lane as long as a connection. Lanes are used by several threads at once; what they share in the
  * state is atomic or guarded by its mutex.
@@ -68,6 +69,26 @@ typedef struct mysql_lost {
 
 #define MYSQL_MAX_LOST 64
 
+/* Keys for which this process waits, by their hash; see watch.c. */
+typedef struct mysql_waited {
+    uint64_t hash;
+    unsigned keys; /* how many keys with this hash */
+    int slot;      /* which of the user locks is held, -1: none */
+    bool tried;    /* all of them were taken */
+} mysql_waited;
+
+#define MYSQL_MAX_WAITED 256
+#define MYSQL_SLOTS 4
+#define MYSQL_WAIT_NAME "verrou-%016llx-%d" /* of a user lock: hash and slot */
+
+/* A key that was refused lately; see execute.c. */
+typedef struct mysql_refused {
+    uint64_t hash;
+    int64_t until_ms;
+} mysql_refused;
+
+#define MYSQL_MAX_REFUSED 256
+
 typedef struct mysql_state {
     const verrou_host *host;
     void *log_context;
@@ -90,6 +111,9 @@ typedef struct mysql_state {
     mysql_lost lost[MYSQL_MAX_LOST];
     uint64_t lost_serial;
     atomic_size_t lost_count; /* written under the mutex only */
+    mysql_waited waited[MYSQL_MAX_WAITED];
+    size_t waited_count;
+    mysql_refused refused[MYSQL_MAX_REFUSED]; /* by hash */
 } mysql_state;
 
 /* What the shape of the table demands. */
@@ -128,16 +152,17 @@ typedef struct mysql_lane {
     mysql_address address;
     MYSQL *mysql;
     bool mariadb;
-    int version;       /* of the server: 101100 for 10.11.0 */
-    char marker[48];   /* the name of a user lock that only this session holds; "" if it could not be had */
-    char server[128];  /* which server that is */
-    bool broken;       /* something failed: close it */
-    mysql_fault fault; /* what, if it is broken */
-    int64_t used_ms;   /* when it was last asked something */
-    mysql_text text;   /* what is to be asked */
-    unsigned replies;  /* of the text that was asked last, so far */
-    bool ready;        /* the table was looked at, and the statements fit it */
-    bool prepared;     /* the server keeps the statements */
+    int version;        /* of the server: 101100 for 10.11.0 */
+    char marker[48];    /* the name of a user lock that only this session holds; "" if it could not be had */
+    char server[128];   /* which server that is */
+    bool broken;        /* something failed: close it */
+    mysql_fault fault;  /* what, if it is broken */
+    int64_t used_ms;    /* when it was last asked something */
+    mysql_text text;    /* what is to be asked */
+    unsigned replies;   /* of the text that was asked last, so far */
+    bool ready;         /* the table was looked at, and the statements fit it */
+    bool prepared;      /* the server keeps the statements */
+    bool tells_waiters; /* a release says whether somebody waits elsewhere */
     mysql_shape shape;
     char *statements[STATEMENT_COUNT]; /* see table.c */
     unsigned releases;                 /* since the last pruning */
@@ -151,6 +176,8 @@ typedef struct mysql_lane {
 bool verrou__mysql_address_set(mysql_address *address, const char *host, int port);
 /* Whatever this thread asks of a server from now on has to be answered by then. */
 void verrou__mysql_until(const mysql_state *state, int64_t deadline_ms);
+/* A connection with a session of ours, not for locks yet. NULL: `fault` says why. */
+mysql_lane *verrou__mysql_connect(mysql_state *state, int64_t deadline_ms, mysql_fault *fault);
 verrou_status verrou__mysql_lane_open(void *state, int64_t deadline_ms, void **ret_lane, verrou_error *err);
 void verrou__mysql_lane_close(void *state, void *lane);
 
@@ -222,6 +249,19 @@ void verrou__mysql_write_exact(mysql_lane *lane, const char *key, size_t key_len
 
 verrou_status verrou__mysql_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                                     verrou_error *err);
+
+/* ---- watch.c ---- */
+
+uint64_t verrou__mysql_watch_hash(const mysql_state *state, const char *key, size_t key_len);
+/* Which of the user locks for a key this process holds, -1: none. */
+int verrou__mysql_watch_slot(mysql_state *state, uint64_t hash);
+verrou_status verrou__mysql_watch_open(void *state, int64_t deadline_ms, void **ret_watch, verrou_error *err);
+void verrou__mysql_watch_close(void *state, void *watch);
+int verrou__mysql_watch_fd(void *state, void *watch);
+verrou_status verrou__mysql_watch_add(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
+verrou_status verrou__mysql_watch_remove(void *state, void *watch, const char *key, size_t key_len, verrou_error *err);
+verrou_status verrou__mysql_watch_read(void *state, void *watch, verrou_watch_fn report, void *report_context,
+                                       verrou_error *err);
 
 /* ---- admin.c ---- */
 

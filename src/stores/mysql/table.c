@@ -19,7 +19,8 @@
 /*
  * %T the table, %N the server's clock in microseconds, %M in milliseconds, %K the row that would collide with the key, %X the row of exactly
  * this key, %O the owner as bytes, %F the stored token, %R the row is renamed, %L the lease is live, %E it is over.
- * Values: %k key, %b its bytes, %o owner, %p its bytes, %t TTL or NULL, %f token.
+ * Values: %k key, %b its bytes, %o owner, %p its bytes, %t TTL or NULL, %f token, %0 to %3 the user locks of those who wait.
+ * %W is '': what a released row has for an owner.
  *
  * ACQUIRE inserts a row, or takes over one that is free: then each assignment sees what those before it did, so that the expiration, on which
  * all of them depend, comes last. VALUES(fence) is the clock. LAST_INSERT_ID(x) makes x come back with the number of rows: 1 new, 2 taken
@@ -27,6 +28,8 @@
  * A stored token that cannot be counted on makes the sum overflow, and the statement fail.
  *
  * EXTEND to the end that it already has changes no row, so LAST_INSERT_ID() says that there was one.
+ *
+ * RELEASE and FORCE look for somebody who waits, in the same way: the number that comes back is that of his session, 0 if there is none.
  *
  * On a table that folds keys the row taken over is renamed, so that afterwards only the exact key can release or extend.
  */
@@ -37,10 +40,10 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
                            ",%F+1,%F+9223372036854775807),VALUES(`fence`))),IF(LAST_INSERT_ID(0),0,`fence`)),"
                            "`expiration`=IF(%E,VALUES(`expiration`),`expiration`)"),
     [STATEMENT_RELEASE] =
-        "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X AND %O=%p AND %L AND (%f=0 OR %F IN (0,%f))",
+        "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X AND %O=%p AND %L AND (%f=0 OR %F IN (0,%f))",
     [STATEMENT_EXTEND] = ("UPDATE %T SET `expiration`=%M+%t,`owner`=IF(LAST_INSERT_ID(1)>0,`owner`,'')"
                           " WHERE %X AND %O=%p AND %L AND (%f=0 OR %F IN (0,%f))"),
-    [STATEMENT_FORCE] = "UPDATE %T SET `owner`='',`expiration`=0 WHERE %X",
+    [STATEMENT_FORCE] = "UPDATE %T SET `owner`=%W,`expiration`=0 WHERE %X",
     [STATEMENT_LOOK] = "SELECT `owner`,`expiration`,%F,%M FROM %T WHERE %K",
 };
 
@@ -62,7 +65,7 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
 };
 
 /* Letters of the values; in a statement that is ready to be filled in, a value is its place in here plus 1. */
-static const char values[] = "kboptf";
+static const char values[] = "kboptf0123";
 
 static bool is_value(char byte)
 {
@@ -107,6 +110,13 @@ static void expand_name(const mysql_lane *lane, char name, mysql_text *out)
     case 'R':
         expand(lane, shape->folded ? "`key`=IF(%E,VALUES(`key`),`key`)," : "", out);
         break;
+    case 'W':
+        expand(lane,
+               lane->tells_waiters ? "IF(LAST_INSERT_ID(IFNULL(COALESCE(IS_USED_LOCK(%0),IS_USED_LOCK(%1),"
+                                     "IS_USED_LOCK(%2),IS_USED_LOCK(%3)),0))>=0,'','')"
+                                   : "''",
+               out);
+        break;
     case 'L':
         expand(lane, "(`expiration` IS NULL OR `expiration`>%M)", out);
         break;
@@ -128,9 +138,25 @@ static void expand(const mysql_lane *lane, const char *from, mysql_text *out)
     }
 }
 
+/* One of the locks by which waiters show themselves; our own is left out. */
+static void write_waiter(const mysql_lane *lane, int slot, const verrou_op *op, mysql_text *out)
+{
+    uint64_t hash = verrou__mysql_watch_hash(lane->state, op->key, op->key_len);
+
+    if (slot == verrou__mysql_watch_slot(lane->state, hash))
+        verrou__mysql_text_addf(out, "'verrou-none'");
+    else
+        verrou__mysql_text_addf(out, "'" MYSQL_WAIT_NAME "'", (unsigned long long)hash, slot);
+}
+
 static void write_value(const mysql_lane *lane, char place, const verrou_op *op, mysql_text *out)
 {
     char name = values[place - 1];
+
+    if (name >= '0' && name <= '3') {
+        write_waiter(lane, name - '0', op, out);
+        return;
+    }
 
     if (name == 'o' || (name == 'k' && lane->shape.key_text))
         verrou__mysql_text_add(out, "_utf8mb4 ", 9);
@@ -148,7 +174,7 @@ static void write_value(const mysql_lane *lane, char place, const verrou_op *op,
 
 void verrou__mysql_write(mysql_lane *lane, mysql_statement which, const verrou_op *op)
 {
-    static const char places[] = {1, 2, 3, 4, 5, 6, 0};
+    static const char places[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0};
     const char *sql = lane->statements[which];
     const char *separator = " USING ";
 
@@ -197,6 +223,8 @@ static bool statements_make(mysql_lane *lane, mysql_fault *fault)
 {
     const char *const *by_shape = lane->shape.fenced ? fenced_sql : plain_sql;
     unsigned done;
+
+    lane->tells_waiters = lane->shape.fenced && lane->marker[0];
 
     for (int i = 0; i < STATEMENT_COUNT; i++) {
         mysql_text out = {.host = lane->state->host};
