@@ -245,6 +245,15 @@ static const verrou_database with_clock = {SEVEN_CALLS, .now = table_now};
 static const verrou_database with_all = {SEVEN_CALLS, .now = table_now, .next_fence = table_next_fence};
 static const verrou_database with_neither = {SEVEN_CALLS, .now = table_no_clock, .next_fence = table_no_fence};
 
+static verrou_status table_still_now(void *user, int64_t *ret_now_ms, verrou_error *err)
+{
+    (void)user, (void)err;
+    *ret_now_ms = 1700000000000;
+    return VERROU_OK;
+}
+
+static const verrou_database with_stopped_clock = {SEVEN_CALLS, .now = table_still_now};
+
 /* ---- drivers with the seven calls ---- */
 
 /* What create() makes: the `user` of the calls. */
@@ -412,6 +421,17 @@ static void table_is_named_and_created(void **state)
     assert_string_equal(table.name, "my_locks");
     assert_int_equal(table.named, 1);
     assert_int_equal(table.created, 1);
+}
+
+/* A clock that stands still cannot tell one token from the next: there is no lease, and what was written for it is gone in time. */
+static void stopped_clock_gives_no_lease(void **state)
+{
+    struct fixture *f = *state;
+
+    open_with(f, &with_stopped_clock, "timeout=400ms");
+    assert_int_equal(verrou_lock_acquire_immediately(f->lock, NULL, &f->err), VERROU_ESTORAGE);
+    assert_non_null(strstr(f->err.message, "stands still"));
+    assert_int_equal(table.rows[0].used, 0);
 }
 
 /* autocreate=false creates nothing. */
@@ -739,6 +759,7 @@ int main(void)
         ADAPTER_TEST(capabilities_follow_calls),
         ADAPTER_TEST(clock_of_the_store_decides),
         ADAPTER_TEST(optional_calls_give_up),
+        ADAPTER_TEST(stopped_clock_gives_no_lease),
         ADAPTER_TEST(token_of_this_millisecond_is_kept_back),
         ADAPTER_TEST(token_of_milliseconds_is_the_last_one),
         ADAPTER_TEST(place_for_tokens_is_noticed),

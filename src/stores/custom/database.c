@@ -17,8 +17,8 @@
 /* Rounds of insert, take over, look: each further one needs somebody else to have changed the row in between. */
 #define MAX_ROUNDS 4
 
-/* Looks at the store's clock until it has gone on, with pauses that grow from the first to the longest: two seconds in all, for one of whole seconds. */
-#define MAX_LOOKS 160
+/* How long the store's clock is looked at until it has gone on, for one of whole seconds; with pauses that grow from the first to the longest. */
+#define LONGEST_LOOK_MS 2000
 #define FIRST_PAUSE_NS 100000
 #define LONGEST_PAUSE_NS 12800000
 
@@ -162,12 +162,16 @@ static bool live(const verrou_row *row, int64_t now_ms)
  * A store that tells milliseconds tells the same one to several processes: who has drawn a token keeps it back until that millisecond is
  * over, so that whoever takes the key next draws a larger one. A clock that stands still would give the same token twice: no lease then.
  */
-static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_ms)
+static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_ms, int64_t deadline_ms)
 {
     struct timespec pause = {0, FIRST_PAUSE_NS};
+    int64_t begun_ms = verrou_now_ms();
+    int64_t most_ms = (deadline_ms - begun_ms) / 4 * 3; /* the rest is for giving the lease back */
     int64_t now_ms = drawn_ms;
 
-    for (int look = 0; look < MAX_LOOKS; look++) {
+    if (most_ms > LONGEST_LOOK_MS)
+        most_ms = LONGEST_LOOK_MS;
+    do {
         nanosleep(&pause, NULL);
         if (!now_read(db, op, &now_ms))
             return false;
@@ -175,7 +179,7 @@ static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_m
             return true;
         if (pause.tv_nsec < LONGEST_PAUSE_NS)
             pause.tv_nsec *= 2;
-    }
+    } while (verrou_now_ms() - begun_ms < most_ms);
     verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the store's clock stands still: it gives no token");
     return false;
 }
@@ -184,7 +188,7 @@ static bool millisecond_pass(struct database *db, verrou_op *op, int64_t drawn_m
  * Epoch microseconds, or the last one of the store's millisecond, so that it is not smaller than a token that another process drew
  * within this millisecond from a clock of microseconds; larger than all that this process has drawn.
  */
-static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_token)
+static bool token_from_clock(struct database *db, verrou_op *op, int64_t deadline_ms, uint64_t *ret_token)
 {
     uint64_t last = atomic_load(&last_token), token, clock_us;
     struct timespec wall;
@@ -201,21 +205,21 @@ static bool token_from_clock(struct database *db, verrou_op *op, uint64_t *ret_t
         token = clock_us > last ? clock_us : last + 1;
     while (!atomic_compare_exchange_weak(&last_token, &last, token));
     *ret_token = token;
-    return atomic_load(&db->clockless) || millisecond_pass(db, op, now_ms);
+    return atomic_load(&db->clockless) || millisecond_pass(db, op, now_ms, deadline_ms);
 }
 
-static bool token_draw(struct database *db, verrou_op *op, uint64_t *ret_token)
+static bool token_draw(struct database *db, verrou_op *op, int64_t deadline_ms, uint64_t *ret_token)
 {
     verrou_error err = VERROU_ERROR_INIT;
     verrou_status status;
 
     if (!db->table->next_fence)
-        return token_from_clock(db, op, ret_token);
+        return token_from_clock(db, op, deadline_ms, ret_token);
 
     status = db->table->next_fence(db->user, op->key, ret_token, &err);
     atomic_store(&db->fenceless, status == VERROU_ENOTSUP);
     if (status == VERROU_ENOTSUP)
-        return token_from_clock(db, op, ret_token);
+        return token_from_clock(db, op, deadline_ms, ret_token);
     if (status != VERROU_OK)
         verrou__custom_failed(op, "next_fence", true, status, &err);
     else if (*ret_token == 0)
@@ -239,11 +243,11 @@ static void give_back(struct database *db, verrou_op *op, int64_t now_ms)
 }
 
 /* The row is ours: draw its token, and make sure that it was drawn within the lease. */
-static void grant(struct database *db, verrou_op *op, int64_t now_ms)
+static void grant(struct database *db, verrou_op *op, int64_t now_ms, int64_t deadline_ms)
 {
     uint64_t token = 0;
 
-    if (!token_draw(db, op, &token)) {
+    if (!token_draw(db, op, deadline_ms, &token)) {
         give_back(db, op, now_ms);
         return;
     }
@@ -265,7 +269,7 @@ static void held(verrou_op *op, const verrou_row *row, int64_t now_ms)
  * Somebody has the row. If it is who asks, then by an earlier request of this acquisition whose answer was lost (drawn owners are never
  * used twice), and its token is still to be drawn.
  */
-static void refuse(struct database *db, verrou_op *op, const verrou_row *row, int64_t now_ms)
+static void refuse(struct database *db, verrou_op *op, const verrou_row *row, int64_t now_ms, int64_t deadline_ms)
 {
     uint64_t token = 0;
 
@@ -273,7 +277,7 @@ static void refuse(struct database *db, verrou_op *op, const verrou_row *row, in
     op->result = VERROU_OP_REFUSED;
     if (!op->holder_is_owner || !verrou__owner_is_ours(op->owner, op->owner_len))
         return;
-    if (!token_draw(db, op, &token))
+    if (!token_draw(db, op, deadline_ms, &token))
         return;
     if (op->remaining_ms != VERROU_FOREVER && verrou_now_ms() - op->sent_ms >= op->remaining_ms)
         verrou__host.op_fail(op, VERROU_OP_RETRY, 1, NULL, "the lease ran out before its token was drawn");
@@ -319,7 +323,7 @@ static int row_take(struct database *db, verrou_op *op, int64_t now_ms)
     return -1;
 }
 
-static void acquire(struct database *db, verrou_op *op)
+static void acquire(struct database *db, verrou_op *op, int64_t deadline_ms)
 {
     int found = 0;
 
@@ -332,14 +336,14 @@ static void acquire(struct database *db, verrou_op *op)
             return;
         taken = row_take(db, op, now_ms);
         if (taken > 0)
-            grant(db, op, now_ms);
+            grant(db, op, now_ms, deadline_ms);
         if (taken != 0)
             return;
 
         if (!row_read(db, op, &found, &row))
             return;
         if (found && live(&row, now_ms)) {
-            refuse(db, op, &row, now_ms);
+            refuse(db, op, &row, now_ms, deadline_ms);
             return;
         }
         /* The holder has gone in between. */
@@ -401,12 +405,12 @@ static void inspect(struct database *db, verrou_op *op, int64_t now_ms)
     }
 }
 
-static void answer(struct database *db, verrou_op *op)
+static void answer(struct database *db, verrou_op *op, int64_t deadline_ms)
 {
     int64_t now_ms;
 
     if (op->kind == VERROU_OP_ACQUIRE) {
-        acquire(db, op);
+        acquire(db, op, deadline_ms);
         return;
     }
     if (!now_read(db, op, &now_ms))
@@ -425,7 +429,7 @@ static void answer(struct database *db, verrou_op *op)
  * A request failed, and not for a passing reason: that may be a table which somebody dropped. Nothing was changed, so the request may be
  * made once more. If the table cannot be made, the failure stays, and the next batch says why.
  */
-static void answer_again(struct database *db, verrou_op *op)
+static void answer_again(struct database *db, verrou_op *op, int64_t deadline_ms)
 {
     verrou_error err = VERROU_ERROR_INIT;
 
@@ -435,7 +439,7 @@ static void answer_again(struct database *db, verrou_op *op)
     verrou__free(op->error);
     op->error = NULL;
     op->result = VERROU_OP_UNSENT;
-    answer(db, op);
+    answer(db, op, deadline_ms);
 }
 
 static verrou_status database_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
@@ -455,9 +459,9 @@ static verrou_status database_execute(void *state, void *lane, verrou_op *const 
         /* Past the deadline the rest stays unsent: better than blocking callers who have gone. */
         if (at > 0 && verrou_now_ms() >= deadline_ms)
             break;
-        answer(db, ops[at]);
+        answer(db, ops[at], deadline_ms);
         if (ops[at]->result == VERROU_OP_FAILED && !mended) {
-            answer_again(db, ops[at]);
+            answer_again(db, ops[at], deadline_ms);
             mended = true;
         }
     }
