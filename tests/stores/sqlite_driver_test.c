@@ -499,6 +499,25 @@ static void clock_tokens_grow_within_a_batch(void **unused)
     test_close(&store);
 }
 
+/* Nor does it keep the token of the lease, which an acquire that is repeated has to be told: it gets another, larger one. */
+static void repeated_acquire_has_a_clock_token(void **unused)
+{
+    test_store store;
+    uint64_t first;
+
+    (void)unused;
+    test_sql(ORIGINAL_TABLE);
+    store = test_database(NULL);
+    assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_APPLIED);
+    first = test_last.fence;
+    assert_int_equal(test_acquire(&store, "k", "a"), VERROU_OP_REFUSED);
+    assert_true(test_last.holder_is_owner);
+    assert_true(test_last.fence > first);
+    assert_int_equal(test_acquire(&store, "k", "b"), VERROU_OP_REFUSED);
+    assert_int_equal(test_last.fence, 0);
+    test_close(&store);
+}
+
 /* `schema apply` adds the column, can be repeated, and a store that is open goes on with stored tokens. */
 static void schema_apply_adds_the_column(void **unused)
 {
@@ -797,6 +816,7 @@ int main(void)
         TEST(inspecting_does_not_wait_for_a_writer),
         TEST(a_table_of_the_original_works),
         TEST(clock_tokens_grow_within_a_batch),
+        TEST(repeated_acquire_has_a_clock_token),
         TEST(schema_apply_adds_the_column),
         TEST(schema_print_makes_the_table),
         TEST(without_autocreate_nothing_is_made),

@@ -246,6 +246,17 @@ static int op_inspect(sqlite_lane *lane, transaction *tx, verrou_op *op)
     return rc;
 }
 
+/* A token by the clock. Where none is stored that the next one could be compared with, that one will be larger all the same. */
+static int64_t clock_token(sqlite_lane *lane, const transaction *tx)
+{
+    sqlite_state *state = lane->state;
+    int64_t token = tx->now_us > state->floor ? tx->now_us : state->floor;
+
+    if (!lane->shape.fenced)
+        state->floor = token + 1;
+    return token;
+}
+
 /* An acquire that took nothing: normally because of a live lease. */
 static int acquire_refused(sqlite_lane *lane, transaction *tx, verrou_op *op)
 {
@@ -254,6 +265,9 @@ static int acquire_refused(sqlite_lane *lane, transaction *tx, verrou_op *op)
 
     if (rc != SQLITE_OK)
         return rc;
+    /* Our own lease, of an acquire whose answer was lost. */
+    if (live && !lane->shape.fenced && op->holder_is_owner)
+        op->fence = (uint64_t)clock_token(lane, tx);
     if (live)
         op->result = VERROU_OP_REFUSED;
     else
@@ -266,9 +280,8 @@ static int acquire_refused(sqlite_lane *lane, transaction *tx, verrou_op *op)
 
 static int op_acquire(sqlite_lane *lane, transaction *tx, verrou_op *op)
 {
-    sqlite_state *state = lane->state;
     sqlite3_stmt *stmt = lane->statements[STATEMENT_ACQUIRE];
-    int64_t token = tx->now_us > state->floor ? tx->now_us : state->floor;
+    int64_t token = clock_token(lane, tx);
     int rc;
 
     bind_key(stmt, op);
@@ -286,9 +299,6 @@ static int op_acquire(sqlite_lane *lane, transaction *tx, verrou_op *op)
 
     op->result = VERROU_OP_APPLIED;
     op->fence = (uint64_t)lane->token;
-    /* Nothing is stored that the next token could be compared with. */
-    if (!lane->shape.fenced)
-        state->floor = token + 1;
     return SQLITE_OK;
 }
 
