@@ -30,7 +30,8 @@
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
 #define HOLD_BACK_MS 2       /* what callbacks submit, so that it becomes one batch */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
-#define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile */
+#define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile, at least */
+#define MAX_TURN_MS 25       /* and at most */
 #define WATCH_LINGER_MS 1000 /* a key stays watched this long after its last waiter left */
 #define PAUSE_MIN_MS 2       /* between tries of a request that failed for a passing reason: doubles up to ... */
 #define PAUSE_MAX_MS 250
@@ -70,6 +71,7 @@ struct verrou__waits {
     bool again;   /* something happened while the first waiter's request was on its way */
     bool refused; /* the last answer was "held" */
     bool told;    /* the last release of this process told whether others wait */
+    bool riding;  /* the first waiter's request went along with a release */
     bool failing; /* those who waited too long are being told of a failure */
     bool dirty;   /* in the list of keys to add to or take from the watch */
     bool watched; /* watch_add() was called */

@@ -349,9 +349,14 @@ void verrou__waits_leave(verrou__call *call)
 
 /* ---- news ---- */
 
+/* With a store that takes its time a turn is as long as eight batches, within limits. */
 static bool waits_have_turn(const verrou__engine *engine, const struct verrou__waits *waits)
 {
-    return waits->turn_ms && engine_now(engine) - waits->turn_ms < TURN_MS;
+    int64_t length_ms = engine->latency_x8 < MAX_TURN_MS ? engine->latency_x8 : MAX_TURN_MS;
+
+    if (length_ms < TURN_MS)
+        length_ms = TURN_MS;
+    return waits->turn_ms && engine_now(engine) - waits->turn_ms < length_ms;
 }
 
 /*
@@ -377,21 +382,28 @@ void verrou__waits_pass_on(verrou__engine *engine, const char *key, size_t len)
 {
     struct verrou__waits *waits = waits_find(engine, key, len);
 
-    if (waits && waits->told && waits_have_turn(engine, waits))
+    if (!waits)
+        return;
+    waits->riding = waits->told && waits_have_turn(engine, waits) && waits->head && waits->head->state == CALL_ASLEEP;
+    if (waits->riding)
         waits_ask(engine, waits);
 }
 
 void verrou__waits_key_free(verrou__engine *engine, const char *key, size_t len, int32_t others)
 {
     struct verrou__waits *waits = others > 0 ? waits_get(engine, key, len) : waits_find(engine, key, len);
+    bool taken;
     bool step_back;
 
     if (!waits)
         return;
+    /* By the request that went along; if the turn ended meanwhile, the next release leaves the key to others. */
+    taken = waits->riding && waits->head && waits->head->state != CALL_ASLEEP;
+    waits->riding = false;
     waits->told = others >= 0;
-    if (others <= 0 && !waits_have_turn(engine, waits))
+    if (!taken && others <= 0 && !waits_have_turn(engine, waits))
         waits->turn_ms = 0; /* another begins */
-    step_back = others > 0 && waits_step_back(engine, waits);
+    step_back = !taken && others > 0 && waits_step_back(engine, waits);
     if (!waits->head) {
         /* On a slow machine the step back may be over already, and the struct gone with it. */
         if (step_back)

@@ -515,6 +515,55 @@ static void test_passing_on_in_turn(void **state)
     passes_on(1);
 }
 
+/* How many releases in a row take the next waiter's request along, at most, where a batch takes that long. */
+static int longest_turn(int64_t batch_ms, int32_t others)
+{
+    enum { COUNT = 16 };
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[COUNT];
+    struct outcome outcomes[COUNT];
+    int length = 0;
+    int longest = 0;
+
+    for (int i = 0; i < COUNT; i++)
+        locks[i] = new_lock(process, "k", 600000);
+    hold(locks[0]);
+    for (int i = 1; i < COUNT; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+    world.others = others;
+    for (int i = 0; i < COUNT - 1; i++) {
+        struct outcome release;
+
+        world_script(&world, (struct turn){.after_ms = batch_ms});
+        start_release(&release, locks[i], 60000);
+        world_settle(&world);
+        assert_done(&release, VERROU_OK);
+        if (!outcomes[i + 1].done)
+            world_pass(&world, STEP_BACK_MS);
+        assert_done(&outcomes[i + 1], VERROU_OK);
+        length = world.requests[world.request_count - 1].batch == 2 ? length + 1 : 0;
+        longest = length > longest ? length : longest;
+    }
+    world_close(process);
+    world_free_key(&world, "k");
+    for (int i = 0; i < COUNT; i++)
+        verrou_lock_free(locks[i]);
+    return longest;
+}
+
+/* With a store that takes its time a turn lasts for several batches, or it would be over before the second; but not for long. */
+static void test_turn_of_a_slow_store(void **state)
+{
+    (void)state;
+    for (int32_t others = 0; others < 2; others++) {
+        int several = longest_turn(3, others);
+
+        assert_true(several >= 4 && several <= 8);
+        assert_true(longest_turn(100, others) <= 1);
+    }
+}
+
 /* After a turn the key is free once, also if nobody is known to wait: not every store knows all who do. */
 static void test_free_after_turn(void **state)
 {
@@ -641,6 +690,7 @@ int main(void)
         TEST(test_stepping_back),
         TEST(test_stepping_back_ends),
         TEST(test_turn),
+        TEST(test_turn_of_a_slow_store),
         TEST(test_passing_on),
         TEST(test_passing_on_in_turn),
         TEST(test_free_after_turn),
