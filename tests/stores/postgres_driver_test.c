@@ -17,6 +17,8 @@ static int start(void **state)
     return 0;
 }
 
+#define BRIEF_MS 300 /* to wait for what does not come */
+
 /* The end of a foreign transaction: when the answer is there it has ended, which closing does not tell. */
 static void foreign_end(PGconn *foreign)
 {
@@ -234,6 +236,53 @@ static void a_request_is_one_statement(void **unused)
     assert_int_equal(postgres_logged(server, "execute verrou_acquire"), 1);
     assert_int_equal(postgres_logged(server, "execute verrou_release"), 1);
     test_close(&store);
+}
+
+/*
+ * A lease, a longer lease and the end of a lease that would else last long are safe with the disk and the standby when they are answered. The end of one
+ * that is over soon is not waited for. The server of this test waits for a standby that does not exist.
+ */
+static void commits_that_are_waited_for(void **unused)
+{
+    const postgres_options options = {.config = "synchronous_standby_names = 'absent'\n"};
+    postgres_server *strict = postgres_server_start(&options);
+    test_store hasty =
+        test_open(verrou_postgres_driver(), test_address(strict->port, "options=-c%20synchronous_commit%3Dlocal"));
+    verrou_op both[] = {test_op(VERROU_OP_RELEASE, "b", "o", 0), test_op(VERROU_OP_EXTEND, "c", "o", 30000)};
+    verrou_op releases[] = {test_op(VERROU_OP_RELEASE, "d", "o", 0), test_op(VERROU_OP_RELEASE, "e", "o", 0)};
+    verrou_op forever = test_op(VERROU_OP_ACQUIRE, "long", "o", VERROU_FOREVER);
+    test_store store;
+
+    (void)unused;
+    for (int i = 0; i < 5; i++) {
+        char key[] = {(char)('a' + i), '\0'};
+        assert_int_equal(test_acquire(&hasty, key, "o"), VERROU_OP_APPLIED);
+    }
+    assert_int_equal(test_execute(&hasty, &forever, 1, TEST_LIMIT_MS, NULL), VERROU_OK);
+    test_close(&hasty);
+
+    store = test_open(verrou_postgres_driver(), test_address(strict->port, NULL));
+    assert_int_equal(test_release(&store, "a", "o"), VERROU_OP_APPLIED);
+    assert_int_equal(test_execute(&store, releases, 2, TEST_LIMIT_MS, NULL), VERROU_OK);
+    assert_int_equal(releases[0].result, VERROU_OP_APPLIED);
+    assert_int_equal(releases[1].result, VERROU_OP_APPLIED);
+    test_execute(&store, both, 2, BRIEF_MS, NULL);
+    assert_int_equal(both[0].result, VERROU_OP_UNKNOWN);
+    assert_int_equal(both[1].result, VERROU_OP_UNKNOWN);
+    test_close(&store);
+
+    store = test_open(verrou_postgres_driver(), test_address(strict->port, NULL));
+    test_op_done(&both[0]);
+    both[0] = test_op(VERROU_OP_RELEASE, "long", "o", 0);
+    test_execute(&store, both, 1, BRIEF_MS, NULL);
+    assert_int_equal(both[0].result, VERROU_OP_UNKNOWN);
+    test_close(&store);
+    for (int i = 0; i < 2; i++) {
+        test_op_done(&both[i]);
+        test_op_done(&releases[i]);
+    }
+    test_op_done(&forever);
+    postgres_server_free(strict);
 }
 
 #define MANY 100
@@ -531,6 +580,10 @@ static void a_table_of_the_original(void **unused)
         assert_true(test_last.fence > fence);
         fence = test_last.fence;
         assert_int_equal(test_acquire(&store, "k", "p"), VERROU_OP_REFUSED);
+        assert_int_equal(test_last.fence, 0);
+        assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_REFUSED);
+        assert_true(test_last.fence > fence); /* of a repeated acquire */
+        fence = test_last.fence;
         assert_int_equal(test_extend(&store, "k", "o", 1000), VERROU_OP_APPLIED);
         if (i == 1)
             assert_int_equal(test_force(&store, "k"), VERROU_OP_APPLIED);
@@ -702,6 +755,40 @@ static void releases_are_told_to_those_who_wait(void **unused)
     assert_int_equal(test_last.others, 0);
     assert_int_equal(notifications(ear), 0);
     PQfinish(ear);
+    test_watch_close(&watch);
+    test_close(&other);
+    test_close(&store);
+}
+
+/* What is taken again in the batch that released it is not told to those who would not find it free; that somebody waits is. */
+static void what_is_taken_again_is_not_told(void **unused)
+{
+    test_store store = test_table(NULL);
+    test_store other = test_table(NULL);
+    verrou_op ops[] = {test_op(VERROU_OP_RELEASE, "k", "o", 0), test_op(VERROU_OP_ACQUIRE, "k", "p", 30000),
+                       test_op(VERROU_OP_RELEASE, "l", "o", 0), test_op(VERROU_OP_ACQUIRE, "m", "o", 30000)};
+    test_watch watch;
+
+    (void)unused;
+    test_acquire(&store, "k", "o");
+    test_acquire(&store, "l", "o");
+    watch = test_watch_open(&other);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(test_watch_add(&watch, i ? "l" : "k"), VERROU_OK);
+        test_watch_wait(&watch);
+    }
+    assert_int_equal(test_execute(&store, ops, 4, TEST_LIMIT_MS, NULL), VERROU_OK);
+    assert_int_equal(ops[0].others, 1);
+    assert_int_equal(ops[1].result, VERROU_OP_APPLIED);
+    test_watch_wait(&watch);
+    assert_string_equal(watch.key, "l");
+    assert_int_equal(watch.released, 1);
+    test_release(&store, "k", "p");
+    test_watch_wait(&watch);
+    assert_string_equal(watch.key, "k");
+    assert_int_equal(watch.released, 1);
+    for (int i = 0; i < 4; i++)
+        test_op_done(&ops[i]);
     test_watch_close(&watch);
     test_close(&other);
     test_close(&store);
@@ -1032,6 +1119,7 @@ int main(void)
         quiet_test(tokens_only_grow),
         quiet_test(refusals_touch_nothing),
         quiet_test(a_request_is_one_statement),
+        cmocka_unit_test(commits_that_are_waited_for),
         quiet_test(a_batch_is_one_transaction),
         quiet_test(a_batch_goes_through_its_keys_in_order),
         loud_test(a_locked_row_holds_up_nobody),
@@ -1051,6 +1139,7 @@ int main(void)
         quiet_test(old_tombstones_go),
         quiet_test(no_right_to_prune),
         quiet_test(releases_are_told_to_those_who_wait),
+        quiet_test(what_is_taken_again_is_not_told),
         quiet_test(own_waiters_are_no_others),
         loud_test(more_listeners_than_places), /* the last notification may find some of them gone */
         loud_test(a_release_under_way_is_waited_for),

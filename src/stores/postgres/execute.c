@@ -52,7 +52,8 @@ static void op_fault(const batch *b, verrou_op *op, verrou_op_result result, con
 
 /* ---- sending ---- */
 
-static bool send_one(const batch *b, const request *one, postgres_fault *fault)
+/* `alone`: the transaction only releases. */
+static bool send_one(const batch *b, const request *one, bool alone, postgres_fault *fault)
 {
     static const postgres_statement statements[] = {
         [VERROU_OP_ACQUIRE] = STATEMENT_ACQUIRE, [VERROU_OP_RELEASE] = STATEMENT_RELEASE,
@@ -62,7 +63,7 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
     static const char *const how[] = {[ASK_FIRST] = "0", [ASK_FRESH] = "1", [ASK_AGAIN] = "2"};
     const verrou_op *op = one->item.op;
     char ttl[32], fence[32], place[16];
-    const char *values[4] = {op->key, op->owner, fence, ttl};
+    const char *values[POSTGRES_MAX_VALUES] = {op->key, op->owner, fence, ttl};
 
     snprintf(place, sizeof place, "%d", atomic_load(&b->state->place));
     snprintf(ttl, sizeof ttl, "%" PRId64, op->ttl_ms);
@@ -74,6 +75,7 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
         values[3] = how[one->how];
     } else if (op->kind == VERROU_OP_RELEASE) {
         values[3] = place;
+        values[4] = alone ? "1" : "0";
     } else if (op->kind == VERROU_OP_FORCE) {
         values[1] = place;
     }
@@ -83,10 +85,14 @@ static bool send_one(const batch *b, const request *one, postgres_fault *fault)
 /* Requests as one transaction, with what has to be set for it. */
 static bool send_group(const batch *b, size_t from, size_t count, postgres_fault *fault)
 {
+    bool only_releases = true;
+
     if (b->lane->session.pooled && !verrou__postgres_send(b->lane, STATEMENT_PREAMBLE, NULL, fault))
         return false;
     for (size_t i = from; i < from + count; i++)
-        if (!send_one(b, b->todo[i], fault))
+        only_releases = only_releases && b->todo[i]->item.op->kind == VERROU_OP_RELEASE;
+    for (size_t i = from; i < from + count; i++)
+        if (!send_one(b, b->todo[i], only_releases, fault))
             return false;
     return verrou__postgres_sync(&b->lane->session, fault);
 }
@@ -463,6 +469,19 @@ static bool wants_pruning(const batch *b)
     return b->lane->shape.fenced && b->lane->shape.may_prune && b->lane->releases >= LOCK_TABLE_PRUNE_RELEASES;
 }
 
+/* What the next request has taken again, in the same batch, nobody would find free. */
+static void keep_quiet(const batch *b)
+{
+    for (size_t i = 0; i + 1 < b->n; i++) {
+        const verrou_op *op = b->requests[i].item.op;
+        const verrou_op *next = b->requests[i + 1].item.op;
+
+        if (next->kind == VERROU_OP_ACQUIRE && next->result == VERROU_OP_APPLIED && op->key_len == next->key_len &&
+            memcmp(op->key, next->key, op->key_len) == 0)
+            b->requests[i].waited_for = false;
+    }
+}
+
 /*
  * What follows the commit: telling those who wait, and pruning. A notification is not part of the release, since whoever notifies keeps
  * others who do from committing, and a commit waits for the disk.
@@ -476,6 +495,7 @@ static void run_extras(const batch *b)
     postgres_fault fault;
     bool good;
 
+    keep_quiet(b);
     for (size_t i = 0; i < b->n; i++)
         any = any || b->requests[i].waited_for;
     if (!any || session->broken || !verrou__postgres_begin(session, &fault))

@@ -217,6 +217,7 @@ bool verrou__postgres_create_table(postgres_session *session, int64_t deadline_m
 bool verrou__postgres_statements(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault);
 /* The shape is to be read again. */
 void verrou__postgres_forget(postgres_lane *lane);
+#define POSTGRES_MAX_VALUES 5
 /* Send a statement within a pipeline. False: out of memory or a broken session. */
 bool verrou__postgres_send(postgres_lane *lane, postgres_statement which, const char *const *values,
                            postgres_fault *fault);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define MAX_SQL 4096
+#define SOON_MS 60000
 
 /*
  * %T the table; %M the row that would collide with the key, %X the row of exactly this key; %K the cast of a key to its type; %R what
@@ -19,7 +20,8 @@
  * %U the clock in microseconds, %N in milliseconds, %3 and %4 the end of a lease whose length is that parameter, %F what is left of a
  * lease, %V that it is live. An end is rounded up and the time that it is compared with down, so that no lease is shorter than was asked for; what
  * is left is rounded down.
- * %L and %l how many other processes wait; the last parameter is our own place among those who listen.
+ * %L and %l how many other processes wait; a parameter is our own place among those who listen.
+ * %S true; but where $5 is 1, and the lease ends soon, the commit then does not wait for the disk.
  *
  * ACQUIRE looks first. What is held is refused without a lock: so those who ask do not hold up the one who releases, and nothing is
  * written. Else an upsert takes the row, unless somebody has been faster; its times are those after the row was locked. Then it returns
@@ -37,7 +39,7 @@ static const char *const fenced_sql[STATEMENT_COUNT] = {
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
         " SELECT false, fence, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
-                          " AND ($3 = 0 OR fence IN (0, $3)) RETURNING %L",
+                          " AND ($3 = 0 OR fence IN (0, $3)) AND %S RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
                          " AND ($3 = 0 OR fence IN (0, $3))",
     [STATEMENT_FORCE] = "UPDATE %T SET owner = '', expiration = 0 WHERE %X AND (expiration IS NULL OR expiration <> 0)"
@@ -59,9 +61,10 @@ static const char *const plain_sql[STATEMENT_COUNT] = {
         " WHERE $4 = 1 OR NOT EXISTS (SELECT FROM seen) ON CONFLICT (key) DO UPDATE"
         " SET %Rowner = excluded.owner, expiration = %3 WHERE l.expiration <= %N RETURNING %U AS fence)"
         " SELECT true, fence, NULL, NULL FROM taken UNION ALL"
-        " SELECT false, 0, owner, %F FROM seen WHERE NOT EXISTS (SELECT FROM taken)",
+        " SELECT false, CASE WHEN owner = $2 COLLATE \"C\" THEN %U ELSE 0 END, owner, %F FROM seen"
+        " WHERE NOT EXISTS (SELECT FROM taken)",
     [STATEMENT_RELEASE] = "DELETE FROM %T WHERE %X AND owner = $2 COLLATE \"C\" AND %V AND $3 IS NOT NULL"
-                          " RETURNING %L",
+                          " AND %S RETURNING %L",
     [STATEMENT_EXTEND] = "UPDATE %T SET expiration = %4 WHERE %X AND owner = $2 COLLATE \"C\" AND %V"
                          " AND $3 IS NOT NULL",
     [STATEMENT_FORCE] = "DELETE FROM %T WHERE %X RETURNING %l",
@@ -84,11 +87,11 @@ static const char *const common_sql[STATEMENT_COUNT] = {
 static const struct {
     const char *name;
     int count;
-    Oid types[4];
+    Oid types[POSTGRES_MAX_VALUES];
 } parameters[STATEMENT_COUNT] = {
     [STATEMENT_PREAMBLE] = {"verrou_preamble", 0, {0}},
     [STATEMENT_ACQUIRE] = {"verrou_acquire", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE}},
-    [STATEMENT_RELEASE] = {"verrou_release", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE}},
+    [STATEMENT_RELEASE] = {"verrou_release", 5, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE, INT4_TYPE}},
     [STATEMENT_EXTEND] = {"verrou_extend", 4, {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT8_TYPE}},
     [STATEMENT_FORCE] = {"verrou_force", 2, {TEXT_TYPE, INT4_TYPE}},
     [STATEMENT_INSPECT] = {"verrou_inspect", 1, {TEXT_TYPE}},
@@ -178,6 +181,12 @@ static void put_name(text *out, const postgres_shape *shape, char name)
         break;
     case 'l':
         put_look(out, shape, "$2");
+        break;
+    case 'S':
+        put(out,
+            "($5 = 0 OR expiration IS NULL OR expiration > " POSTGRES_NOW_MS
+            " + %d OR set_config('synchronous_commit', 'off', true) IS NOT NULL)",
+            SOON_MS);
         break;
     case 'C':
         put(out, "%s", shape->channel);
