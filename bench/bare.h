@@ -95,7 +95,7 @@ static inline void bare_pair(const struct bare *bare)
     bare_step(bare, BARE_BEGIN);
     bare_bind(bare, BARE_ACQUIRE, now_us);
     sqlite3_bind_int64(acquire, 4, now_us);
-    sqlite3_bind_int64(acquire, 5, now_us / 1000 + 600000);
+    sqlite3_bind_int64(acquire, 5, now_us / 1000 + 30000);
     bare_step(bare, BARE_ACQUIRE);
     bare_changed_one(bare);
     bare_step(bare, BARE_COMMIT);

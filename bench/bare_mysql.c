@@ -5,8 +5,13 @@
 
 #define OWNER "0123456789abcdef0123456789abcdef@localhost:12345" /* as long as one that is drawn */
 
-/* Key and owner; then numbers: the length of the lease, or 0 for whatever token. */
-#define MAX_PARAMETERS 6
+/*
+ * Of a release first the user locks by which waiters show themselves; then key and owner, then numbers: the length of the lease, or 0 for whatever
+ * token.
+ */
+#define WAITERS 4
+#define MAX_PARAMETERS 10
+#define WAITER "verrou-0123456789abcdef-0"
 
 enum { ACQUIRE, RELEASE };
 
@@ -71,16 +76,19 @@ long long bare_mysql_integer(const struct bare_mysql *bare, const char *sql)
 static void run(const struct bare_mysql *bare, int script, const char *key)
 {
     MYSQL_STMT *statement = bare->statements[script];
-    long long number = script == ACQUIRE ? 600000 : 0;
+    long long number = script == ACQUIRE ? 30000 : 0;
     char owner[] = OWNER;
-    unsigned long lengths[] = {strlen(key), strlen(owner)};
-    MYSQL_BIND values[MAX_PARAMETERS] = {
-        {.buffer_type = MYSQL_TYPE_STRING, .buffer = (char *)key, .length = &lengths[0]},
-        {.buffer_type = MYSQL_TYPE_STRING, .buffer = owner, .length = &lengths[1]},
-    };
+    char waiter[] = WAITER;
+    unsigned long lengths[] = {strlen(key), strlen(owner), strlen(waiter)};
+    MYSQL_BIND values[MAX_PARAMETERS];
+    int count = 0;
 
-    for (int i = 2; i < MAX_PARAMETERS; i++)
-        values[i] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number};
+    while (script == RELEASE && count < WAITERS)
+        values[count++] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_STRING, .buffer = waiter, .length = &lengths[2]};
+    values[count++] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_STRING, .buffer = (char *)key, .length = &lengths[0]};
+    values[count++] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_STRING, .buffer = owner, .length = &lengths[1]};
+    while (count < MAX_PARAMETERS)
+        values[count++] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_LONGLONG, .buffer = &number};
     if (mysql_stmt_param_count(statement) > MAX_PARAMETERS)
         bench_die("libmariadb", "a statement has many parameters");
     if (mysql_stmt_bind_param(statement, values) || mysql_stmt_execute(statement) != 0)

@@ -4,7 +4,7 @@
 #include "bare_postgres.h"
 
 #define OWNER "0123456789abcdef0123456789abcdef@localhost:12345" /* as long as one that is drawn */
-#define PARAMETERS 4
+#define PARAMETERS 5
 
 /* Numbers of types in every PostgreSQL server. */
 #define INT8_TYPE 20
@@ -13,22 +13,26 @@
 
 enum which { ACQUIRE, RELEASE, SCRIPTS };
 
-/* What a session of the store is like. */
-#define SESSION                                                                                              \
-    "SET lock_timeout = 10; SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off;" \
+/* What a session of the store is like; but this one does not try again when a row or the end of the table is locked for 10 ms. */
+#define SESSION                                                                                                \
+    "SET lock_timeout = 1000; SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off;" \
     " SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan"
 
 struct bare_postgres_statements bare_postgres_statements;
 
-/* Parameters: key, owner, the length of the lease or 0 for whatever token, and how to ask or where we listen (nowhere). */
-static const Oid types[PARAMETERS] = {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE};
+/*
+ * Parameters: key, owner, the length of the lease or 0 for whatever token, how to ask or where we listen (nowhere), and that the transaction only
+ * releases.
+ */
+static const Oid types[PARAMETERS] = {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE, INT4_TYPE};
 
 static const struct script {
     const char *name;
+    int count;
     const char *values[PARAMETERS];
 } scripts[SCRIPTS] = {
-    [ACQUIRE] = {"bare_acquire", {NULL, OWNER, "600000", "0"}},
-    [RELEASE] = {"bare_release", {NULL, OWNER, "0", "-1"}},
+    [ACQUIRE] = {"bare_acquire", 4, {NULL, OWNER, "30000", "0"}},
+    [RELEASE] = {"bare_release", 5, {NULL, OWNER, "0", "-1", "1"}},
 };
 
 void bare_postgres_expect(PGconn *connection, PGresult *result, ExecStatusType status)
@@ -50,7 +54,7 @@ PGconn *bare_postgres_open(const char *url)
     for (int i = 0; i < SCRIPTS; i++) {
         const char *text = i == ACQUIRE ? bare_postgres_statements.acquire : bare_postgres_statements.release;
 
-        bare_postgres_expect(connection, PQprepare(connection, scripts[i].name, text, PARAMETERS, types),
+        bare_postgres_expect(connection, PQprepare(connection, scripts[i].name, text, scripts[i].count, types),
                              PGRES_COMMAND_OK);
     }
     return connection;
@@ -61,7 +65,8 @@ static void run(PGconn *connection, enum which which, const char *key)
     struct script script = scripts[which];
 
     script.values[0] = key;
-    bare_postgres_expect(connection, PQexecPrepared(connection, script.name, PARAMETERS, script.values, NULL, NULL, 0),
+    bare_postgres_expect(connection,
+                         PQexecPrepared(connection, script.name, script.count, script.values, NULL, NULL, 0),
                          PGRES_TUPLES_OK);
 }
 
@@ -84,7 +89,7 @@ static void run_all(PGconn *connection, enum which which, char keys[][SUBJECT_KE
 
     for (int i = 0; i < n; i++) {
         script.values[0] = keys[i];
-        need(connection, PQsendQueryPrepared(connection, script.name, PARAMETERS, script.values, NULL, NULL, 0));
+        need(connection, PQsendQueryPrepared(connection, script.name, script.count, script.values, NULL, NULL, 0));
     }
     need(connection, PQpipelineSync(connection));
     for (int i = 0; i < n; i++) {

@@ -51,7 +51,7 @@ static int bare_words(enum bare_script script, const char *key, bool numbered, c
     if (acquire)
         words[n++] = "verrou:fence";
     words[n++] = OWNER;
-    words[n++] = acquire ? "600000" : "PUBLISH";
+    words[n++] = acquire ? "30000" : "PUBLISH";
     if (!acquire)
         words[n++] = "0123456789abcdef"; /* who publishes */
     if (numbered)

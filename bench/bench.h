@@ -222,7 +222,7 @@ static inline verrou_lock *bench_lock(verrou_store *store, const char *key)
     verrou_error err = VERROU_ERROR_INIT;
     verrou_lock *lock = NULL;
 
-    options.ttl_ms = 600000;
+    options.ttl_ms = 30000; /* the default of the original and the command */
     bench_need(verrou_lock_new(store, key, &options, &lock, &err), &err, key);
     return lock;
 }
