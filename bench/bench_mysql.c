@@ -118,30 +118,6 @@ static double run_named(void *arg)
 
 /* ---- all ---- */
 
-static void bench_pairs(const struct subject *subject, int argc, char **argv)
-{
-    if (subject_wanted(argc, argv, "alone"))
-        subject_alone(subject, 0.9);
-    if (subject_wanted(argc, argv, "flights"))
-        subject_flights(subject, "", (struct subject_aims){.pipeline = -1, .original = 2, .connections = -1});
-    if (subject_wanted(argc, argv, "threads"))
-        subject_threads(subject, "", (struct subject_aims){.pipeline = -1, .original = 2, .connections = 0});
-}
-
-static void bench_passing(const struct subject *subject, struct bench *bench, int argc, char **argv)
-{
-    if (subject_wanted(argc, argv, "handoff"))
-        subject_handoff(subject, "GET_LOCK", run_named, bench, 0);
-    if (!subject_wanted(argc, argv, "going"))
-        return;
-    for (int asynchronous = 0; asynchronous < 2; asynchronous++)
-        for (int processes = 1; processes <= 4; processes += 3)
-            subject_going(subject, &(struct subject_going){.processes = processes,
-                                                           .waiters = 128,
-                                                           .asynchronous = asynchronous != 0,
-                                                           .of_original = 20});
-}
-
 int main(int argc, char **argv)
 {
     struct bench bench = {.server = mariadb_server_start(&(mariadb_options){.durable = true, .config = CONFIG})};
@@ -162,21 +138,20 @@ int main(int argc, char **argv)
         .count_begin = count_begin,
         .count_end = count_end,
     };
-    char title[96];
+    const struct subject_database aims = {
+        .alone = 0.9,
+        .flights = {.pipeline = -1, .original = 2, .connections = -1},
+        .threads = {.pipeline = -1, .original = 2, .connections = 0},
+        .handoff_name = "GET_LOCK",
+        .handoff_reference = run_named,
+        .going = 20,
+    };
 
-    signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE,
              bench.server->port);
     learn_statements(&subject, &bench);
-    snprintf(title, sizeof(title), "MariaDB %.20s: time of a pair",
-             mariadb_text(bench.server, "SELECT SUBSTRING_INDEX(VERSION(), '-', 1)"));
-    bench_head(title);
-    bench_pairs(&subject, argc, argv);
-    bench_head("MariaDB: from one to the next");
-    bench_passing(&subject, &bench, argc, argv);
-    bench_head("MariaDB: waiting");
-    if (subject_wanted(argc, argv, "waiting"))
-        subject_waiting(&subject, 0);
+    subject_database(&subject, mariadb_text(bench.server, "SELECT SUBSTRING_INDEX(VERSION(), '-', 1)"), &aims, argc,
+                     argv);
     mariadb_server_free(bench.server);
     return 0;
 }

@@ -134,32 +134,6 @@ static double run_advisory(void *arg)
 
 /* ---- all ---- */
 
-static void bench_pairs(const struct subject *subject, int argc, char **argv)
-{
-    const struct subject_aims aims = {.pipeline = 0.5, .original = 5};
-
-    if (subject_wanted(argc, argv, "alone"))
-        subject_alone(subject, 0.9);
-    if (subject_wanted(argc, argv, "flights"))
-        subject_flights(subject, "", (struct subject_aims){0.5, 5, -1});
-    if (subject_wanted(argc, argv, "threads"))
-        subject_threads(subject, "", aims);
-}
-
-static void bench_passing(const struct subject *subject, struct bench *bench, int argc, char **argv)
-{
-    if (subject_wanted(argc, argv, "handoff"))
-        subject_handoff(subject, "pg_advisory_lock", run_advisory, bench, 5);
-    if (!subject_wanted(argc, argv, "going"))
-        return;
-    for (int asynchronous = 0; asynchronous < 2; asynchronous++)
-        for (int processes = 1; processes <= 4; processes += 3)
-            subject_going(subject, &(struct subject_going){.processes = processes,
-                                                           .waiters = 128,
-                                                           .asynchronous = asynchronous != 0,
-                                                           .of_original = 20});
-}
-
 int main(int argc, char **argv)
 {
     struct bench bench = {.server = postgres_server_start(&(postgres_options){.durable = true, .config = CONFIG})};
@@ -181,21 +155,23 @@ int main(int argc, char **argv)
         .count_begin = count_begin,
         .count_end = count_end,
     };
-    char title[96];
+    const struct subject_database aims = {
+        .alone = 0.9,
+        .flights = {.pipeline = 0.5, .original = 5, .connections = -1},
+        .threads = {.pipeline = 0.5, .original = 5, .connections = 0},
+        .handoff_name = "pg_advisory_lock",
+        .handoff_reference = run_advisory,
+        .handoff = 5,
+        .going = 20,
+        .requests = 2,
+    };
 
-    signal(SIGPIPE, SIG_IGN);
     snprintf(bench.url, sizeof(bench.url), "postgres://" POSTGRES_USER "@127.0.0.1:%d/" POSTGRES_DATABASE,
              bench.server->port);
     learn_statements(&subject, &bench);
-    snprintf(title, sizeof(title), "PostgreSQL %.20s: time of a pair",
-             postgres_text(bench.server, "SELECT split_part(current_setting('server_version'), ' ', 1)"));
-    bench_head(title);
-    bench_pairs(&subject, argc, argv);
-    bench_head("PostgreSQL: from one to the next");
-    bench_passing(&subject, &bench, argc, argv);
-    bench_head("PostgreSQL: waiting");
-    if (subject_wanted(argc, argv, "waiting"))
-        subject_waiting(&subject, 2);
+    subject_database(&subject,
+                     postgres_text(bench.server, "SELECT split_part(current_setting('server_version'), ' ', 1)"), &aims,
+                     argc, argv);
     postgres_server_free(bench.server);
     return 0;
 }

@@ -74,6 +74,19 @@ void subject_going(const struct subject *subject, const struct subject_going *ai
 /* 1,000 waiters of one held key for 10 s: at most so many requests, and bytes a waiter. */
 void subject_waiting(const struct subject *subject, int requests);
 
+/* All of these, with one set of rows for all databases; `version` is the server's. What is not aimed at is 0. */
+struct subject_database {
+    double alone;
+    struct subject_aims flights, threads;
+    const char *handoff_name; /* the reference, which gets subject->server */
+    double (*handoff_reference)(void *server);
+    double handoff;
+    double going; /* how many times the original's changes of owner */
+    int requests; /* of 1,000 waiters */
+};
+void subject_database(const struct subject *subject, const char *version, const struct subject_database *aims, int argc,
+                      char **argv);
+
 /* One part alone, for profiling: its name is the program's argument. */
 static inline bool subject_wanted(int argc, char **argv, const char *part)
 {
