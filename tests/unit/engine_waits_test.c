@@ -11,6 +11,23 @@ static void *measuring_malloc(size_t size)
     return malloc(size);
 }
 
+/* Locks of one key: the first is held, the others wait in their order. */
+static void crowd(struct process *process, verrou_lock **locks, struct outcome *outcomes, int count)
+{
+    for (int i = 0; i < count; i++)
+        locks[i] = new_lock(process, "k", 600000);
+    hold(locks[0]);
+    for (int i = 1; i < count; i++)
+        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
+    world_settle(&world);
+}
+
+static void free_locks(verrou_lock **locks, int count)
+{
+    for (int i = 0; i < count; i++)
+        verrou_lock_free(locks[i]);
+}
+
 /* Waiters of one process get the lock in the order in which they came. */
 static void test_first_come_first_served(void **state)
 {
@@ -33,8 +50,7 @@ static void test_first_come_first_served(void **state)
         world_settle(&world);
         assert_done(&released, VERROU_OK);
     }
-    for (int i = 0; i < 5; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 5);
 }
 
 /* However many wait, only the first of them asks the store; and a waiter costs less than 1 KiB, its handle included. */
@@ -121,8 +137,7 @@ static void test_hand_off_costs_nothing_extra(void **state)
     }
     assert_int_equal(world_requests(&world, VERROU_OP_ACQUIRE, "k"), 3);
     assert_int_equal(world_requests(&world, VERROU_OP_RELEASE, "k"), 3);
-    for (int i = 0; i < 3; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 3);
 }
 
 /* The end of the holder's lease wakes the first waiter, to the millisecond. */
@@ -439,12 +454,7 @@ static void test_turn(void **state)
     struct outcome release;
 
     (void)state;
-    for (int i = 0; i < 4; i++)
-        locks[i] = new_lock(process, "k", 30000);
-    hold(locks[0]);
-    for (int i = 1; i < 4; i++)
-        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
-    world_settle(&world);
+    crowd(process, locks, outcomes, 4);
     world.others = 1;
     start_release(&release, locks[0], 1000);
     world_pass(&world, STEP_BACK_MS);
@@ -458,8 +468,7 @@ static void test_turn(void **state)
     assert_int_equal(outcomes[3].done, 0);
     world_pass(&world, STEP_BACK_MS);
     assert_done(&outcomes[3], VERROU_OK);
-    for (int i = 0; i < 4; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 4);
 }
 
 /*
@@ -474,12 +483,7 @@ static void passes_on(int32_t others)
     struct outcome release;
     const struct request *last;
 
-    for (int i = 0; i < 4; i++)
-        locks[i] = new_lock(process, "k", 30000);
-    hold(locks[0]);
-    for (int i = 1; i < 4; i++)
-        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
-    world_settle(&world);
+    crowd(process, locks, outcomes, 4);
     world.others = others;
     for (int i = 0; i < 2; i++) {
         start_release(&release, locks[i], 1000);
@@ -499,8 +503,7 @@ static void passes_on(int32_t others)
     start_release(&release, locks[2], 1000);
     world_pass(&world, STEP_BACK_MS);
     assert_done(&outcomes[3], VERROU_OK);
-    for (int i = 0; i < 4; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 4);
 }
 
 static void test_passing_on(void **state)
@@ -525,12 +528,7 @@ static int longest_turn(int64_t batch_ms, int32_t others)
     int length = 0;
     int longest = 0;
 
-    for (int i = 0; i < COUNT; i++)
-        locks[i] = new_lock(process, "k", 600000);
-    hold(locks[0]);
-    for (int i = 1; i < COUNT; i++)
-        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
-    world_settle(&world);
+    crowd(process, locks, outcomes, COUNT);
     world.others = others;
     for (int i = 0; i < COUNT - 1; i++) {
         struct outcome release;
@@ -547,8 +545,7 @@ static int longest_turn(int64_t batch_ms, int32_t others)
     }
     world_close(process);
     world_free_key(&world, "k");
-    for (int i = 0; i < COUNT; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, COUNT);
     return longest;
 }
 
@@ -573,12 +570,7 @@ static void test_free_after_turn(void **state)
     struct outcome release;
 
     (void)state;
-    for (int i = 0; i < 5; i++)
-        locks[i] = new_lock(process, "k", 30000);
-    hold(locks[0]);
-    for (int i = 1; i < 5; i++)
-        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
-    world_settle(&world);
+    crowd(process, locks, outcomes, 5);
     for (int i = 0; i < 4; i++) {
         if (i == 2)
             world_pass(&world, TURN_MS);
@@ -587,8 +579,7 @@ static void test_free_after_turn(void **state)
         assert_done(&outcomes[i + 1], VERROU_OK);
         assert_int_equal(world.requests[world.request_count - 1].batch, i == 0 || i == 2 ? 1 : 2);
     }
-    for (int i = 0; i < 5; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 5);
 }
 
 /* A store that cannot tell who waits: the key is free between any two waiters. */
@@ -600,12 +591,7 @@ static void test_no_blind_passing_on(void **state)
     struct outcome release;
 
     (void)state;
-    for (int i = 0; i < 4; i++)
-        locks[i] = new_lock(process, "k", 30000);
-    hold(locks[0]);
-    for (int i = 1; i < 4; i++)
-        start_acquire(&outcomes[i], locks[i], VERROU_FOREVER);
-    world_settle(&world);
+    crowd(process, locks, outcomes, 4);
     world.others = OTHERS_UNKNOWN;
     for (int i = 0; i < 3; i++) {
         world_pass(&world, TURN_MS);
@@ -614,8 +600,7 @@ static void test_no_blind_passing_on(void **state)
         assert_done(&outcomes[i + 1], VERROU_OK);
         assert_int_equal(world.requests[world.request_count - 1].batch, 1);
     }
-    for (int i = 0; i < 4; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 4);
 }
 
 /* When the store does not answer the first waiter within its limit, those who waited as long are told as well, others are not. */
@@ -641,8 +626,7 @@ static void test_failure_is_shared(void **state)
     world.fail_opens = 0;
     world_pass(&world, 3000);
     assert_done(&outcomes[2], VERROU_OK);
-    for (int i = 0; i < 3; i++)
-        verrou_lock_free(locks[i]);
+    free_locks(locks, 3);
 }
 
 /* A first waiter whose own deadline falls into a request does not take those behind it along. */
