@@ -37,6 +37,12 @@ static bool postgres_try(const char *sql)
     return !*postgres_sqlstate(postgres, "SET ROLE %s; %s", POSTGRES_PASSWORD_USER, sql);
 }
 
+static const char *postgres_shape(void)
+{
+    return postgres_text(postgres, "SELECT column_name, data_type, character_maximum_length, is_nullable"
+                                   " FROM information_schema.columns WHERE table_name = 'verrou' ORDER BY 1");
+}
+
 static void postgres_end(void)
 {
     postgres_server_stop(postgres);
@@ -87,6 +93,11 @@ static bool mysql_try(const char *sql)
     return mysql_try_and_say(sql, error, sizeof error);
 }
 
+static const char *mysql_shape(void)
+{
+    return mariadb_text(mariadb, "SHOW CREATE TABLE " MARIADB_DATABASE ".verrou");
+}
+
 static void mysql_end(void)
 {
     mariadb_server_stop(mariadb);
@@ -102,6 +113,7 @@ static const struct store {
     void (*begin)(void);
     void (*run)(const char *sql);
     bool (*try)(const char *sql);
+    const char *(*shape)(void);
     void (*end)(void);
     void (*again)(void);
     const char *original; /* the table as the original makes it over Knex */
@@ -109,10 +121,10 @@ static const struct store {
     const char *schema; /* the file in schema/ */
     bool repeatable;    /* the one for a table of the original can be run again */
 } stores[] = {
-    {"postgres", postgres_begin, postgres_do, postgres_try, postgres_end, postgres_again,
+    {"postgres", postgres_begin, postgres_do, postgres_try, postgres_shape, postgres_end, postgres_again,
      "CREATE TABLE verrou (key varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint)",
      "DROP TABLE IF EXISTS verrou", "postgres", true},
-    {"mysql", mysql_begin, mysql_do, mysql_try, mysql_end, mysql_again,
+    {"mysql", mysql_begin, mysql_do, mysql_try, mysql_shape, mysql_end, mysql_again,
      "CREATE TABLE verrou (`key` varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint "
      "unsigned)",
      "DROP TABLE IF EXISTS verrou", "mariadb", false},
@@ -241,6 +253,7 @@ static void read_schema(const char *suffix, char *out, size_t size)
 static void schema_files_are_right(void **state)
 {
     char file[4096];
+    const char *shape;
     job *j;
 
     (void)state;
@@ -251,13 +264,12 @@ static void schema_files_are_right(void **state)
     store->run(store->original);
     read_schema("-from-original", file, sizeof file);
     store->run(file);
-    for (int i = 0; i < 2; i++) {
-        j = ran(0, NULL, "schema", "print", NULL);
-        assert_lacks(j->out_text, "ALTER");
-        job_free(j);
-        if (i == 0)
-            assert_int_equal(store->try(file), store->repeatable);
-    }
+    j = ran(0, NULL, "schema", "print", NULL);
+    assert_lacks(j->out_text, "ALTER");
+    job_free(j);
+    shape = store->shape();
+    assert_int_equal(store->try(file), store->repeatable);
+    assert_string_equal(store->shape(), shape);
 }
 
 /* Without the right to make the table: what somebody has to run who may. */
