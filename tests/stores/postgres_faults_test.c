@@ -657,6 +657,8 @@ int main(int argc, char **argv)
 #endif
     };
 
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]);
     if (argc == 4 && strcmp(argv[1], "clock") == 0) {
         if (verrou_register_driver(verrou_postgres_driver(), NULL) != VERROU_OK)
             return 1;
