@@ -5,7 +5,6 @@
 #include "redis_servers.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,15 +13,11 @@
 #include <sys/un.h>
 
 #define MAX_ARGUMENTS 64
-#define START_ATTEMPTS 5
 #define INFO_ATTEMPTS 10
 
 /* The plain client's own user where an ACL file decides about all others. */
 #define SUPPORT_USER "verrou-tests"
 #define SUPPORT_PASSWORD "verrou-tests"
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static redis_server *servers;
 
 /* ---- configuration ---- */
 
@@ -106,8 +101,9 @@ static void write_configuration(redis_server *server, const redis_options *optio
  * On Debian redis-server and redis-sentinel are other names for redis-check-rdb, a program that looks at the name it was started by.
  * The package redis-tools has it without the system service that comes with the package redis-server.
  */
-static void run_server(redis_server *server)
+static void run_server(void *run)
 {
+    redis_server *server = run;
     char config[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
     const char *argv[] = {"redis-server", config, server->sentinel ? "--sentinel" : NULL, NULL};
 
@@ -117,7 +113,7 @@ static void run_server(redis_server *server)
                   &(process_spec){.argv = argv, .stand_in = "redis-check-rdb", .package = "redis-tools", .log = log});
 }
 
-static bool answers(const redis_server *server)
+static bool answers(const void *server)
 {
     redisReply *reply = redis__try(server, 1, (const char *[]){"PING"});
     bool pong = reply && reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0;
@@ -128,24 +124,10 @@ static bool answers(const redis_server *server)
     return pong;
 }
 
-/* False if it ended without ever answering. */
-static bool wait_for_answer(redis_server *server)
+static void free_ports(void *of)
 {
-    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+    redis_server *server = of;
 
-    while (process_clock_ms() < deadline) {
-        if (answers(server))
-            return true;
-        if (!process_running(&server->process))
-            return false;
-        process_pause();
-    }
-    process_print_log(&server->process);
-    process_fail("redis-server on port %d runs but does not answer", server->port);
-}
-
-static void free_ports(redis_server *server)
-{
     for (int i = 0; i < 3; i++)
         process_port_free(&server->ports[i]);
 }
@@ -162,18 +144,41 @@ static void take_ports(redis_server *server, const redis_options *options, redis
         server->ports[2] = process_port_new();
 }
 
-static redis_server *add_server(void)
-{
-    redis_server *server = calloc(1, sizeof *server);
+/* What a server is to be, and how. */
+typedef struct redis_part {
+    const redis_options *options;
+    redis_role role;
+    const char *config;
+} redis_part;
 
-    if (!server)
-        process_fail("out of memory");
-    pthread_mutex_lock(&mutex);
-    server->next = servers;
-    servers = server;
-    pthread_mutex_unlock(&mutex);
-    return server;
+static void configure(void *server, const void *given)
+{
+    const redis_part *part = given;
+
+    take_ports(server, part->options, part->role);
+    write_configuration(server, part->options, part->role, part->config);
 }
+
+/* A polite end would wait for replicas. */
+static void end(void *ended)
+{
+    redis_server *server = ended;
+
+    redis_server_kill(server);
+    free(server->group);
+}
+
+static const server_kind kind = {
+    .name = "redis-server",
+    .size = sizeof(redis_server),
+    .process_at = offsetof(redis_server, process),
+    .stop_signal = SIGTERM,
+    .configure = configure,
+    .free_ports = free_ports,
+    .run = run_server,
+    .answers = answers,
+    .end = end,
+};
 
 static void fill_in(redis_server *server, const redis_options *options, redis_role role)
 {
@@ -192,19 +197,11 @@ static void fill_in(redis_server *server, const redis_options *options, redis_ro
 
 redis_server *redis__server_new(const redis_options *options, redis_role role, const char *config)
 {
-    redis_server *server = add_server();
+    redis_server *server = server_new(&kind);
 
     fill_in(server, options, role);
-    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        take_ports(server, options, role);
-        write_configuration(server, options, role, config);
-        run_server(server);
-        if (wait_for_answer(server))
-            return server;
-        free_ports(server);
-    }
-    process_print_log(&server->process);
-    process_fail("redis-server does not start; its log is above");
+    server_start(server, &(redis_part){options, role, config});
+    return server;
 }
 
 redis_server *redis_server_start(const redis_options *options)
@@ -231,12 +228,7 @@ void redis_server_kill(redis_server *server)
 
 void redis_server_restart(redis_server *server)
 {
-    redis_server_stop(server);
-    run_server(server);
-    if (!wait_for_answer(server)) {
-        process_print_log(&server->process);
-        process_fail("redis-server does not start again; its log is above");
-    }
+    server_restart(server);
 }
 
 void redis_server_freeze(redis_server *server)
@@ -251,26 +243,12 @@ void redis_server_thaw(redis_server *server)
 
 void redis_server_free(redis_server *server)
 {
-    redis_server **link = &servers;
-
-    if (!server)
-        return;
-    pthread_mutex_lock(&mutex);
-    while (*link && *link != server)
-        link = &(*link)->next;
-    if (*link)
-        *link = server->next;
-    pthread_mutex_unlock(&mutex);
-    redis_server_kill(server); /* a polite end would wait for replicas */
-    free_ports(server);
-    free(server->group);
-    free(server);
+    server_free(server);
 }
 
 void redis_free_all(void)
 {
-    while (servers)
-        redis_server_free(servers);
+    server_free_all(&kind);
 }
 
 int redis_teardown(void **unused)

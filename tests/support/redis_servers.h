@@ -32,6 +32,7 @@ typedef struct redis_options {
 
 /* To be read only. */
 struct redis_server {
+    server_base base; /* private */
     int port;
     int tls_port;              /* 0: no TLS */
     char socket[PROCESS_PATH]; /* path of the unix socket, "" if there is none */
@@ -43,7 +44,6 @@ struct redis_server {
     bool sentinel;
     process_port ports[3]; /* plain, TLS, the cluster's bus */
     void *group;           /* memory to free with this server */
-    redis_server *next;
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. A replica has caught up with its master. */

@@ -1,5 +1,5 @@
 /*
- * server_tools.h - what the servers of this folder share: answers as text, counted log lines, certificates, copies of folders.
+ * server_tools.h - what the servers of this folder share: starting and stopping, answers as text, counted log lines, certificates, copies of folders.
  */
 #ifndef VERROU_TESTS_SERVER_TOOLS_H
 #define VERROU_TESTS_SERVER_TOOLS_H
@@ -7,7 +7,39 @@
 #include "process.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
+
+/* ---- a server of any kind ---- */
+
+/* What the servers of a kind are; `server` is the struct of that kind, which begins with a server_base. */
+typedef struct server_kind {
+    const char *name;                                     /* of the program, for messages */
+    size_t size, process_at;                              /* of the struct, and where its `process` is in it */
+    int stop_signal;                                      /* has it shut down */
+    void (*configure)(void *server, const void *options); /* for ports that it takes here */
+    void (*free_ports)(void *server);
+    void (*run)(void *server); /* process_start() */
+    bool (*answers)(const void *server);
+    void (*end)(void *server); /* at once, running or not, with what there is of it besides its ports and its struct */
+} server_kind;
+
+typedef struct server_base {
+    const server_kind *kind;
+    struct server_base *next;
+} server_base;
+
+/* A struct of that kind, zero but for its base. It is in the list of all servers from now on. */
+void *server_new(const server_kind *kind);
+/* Configure it, run it, and wait until it answers; on other ports if it ends before that. */
+void server_start(void *server, const void *options);
+/* Stop it if it runs, run it again on the same ports, and wait until it answers. */
+void server_restart(void *server);
+/* End it, and forget it. NULL is allowed. */
+void server_free(void *server);
+void server_free_all(const server_kind *kind);
+
+/* ---- tools ---- */
 
 /* The folder with the files that certificates.sh lists, made at the first call. */
 const char *server_certificates(void);
