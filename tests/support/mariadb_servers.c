@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #define PACKAGE "mariadb-server-core mariadb-client-core"
 
@@ -88,18 +87,12 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
 
 /* ---- starting ---- */
 
-static void configure(void *configured, const void *options)
+static void configure(void *configured, int port, const void *options)
 {
     mariadb_server *server = configured;
 
-    server->reserved = process_port_new();
-    server->port = server->reserved.number;
+    server->port = port;
     write_configuration(server, options);
-}
-
-static void free_port(void *of)
-{
-    process_port_free(&((mariadb_server *)of)->reserved);
 }
 
 /* An ordinary user has no /usr/sbin in PATH. */
@@ -157,7 +150,6 @@ static const server_kind kind = {
     .process_at = offsetof(mariadb_server, process),
     .stop_signal = SIGTERM,
     .configure = configure,
-    .free_ports = free_port,
     .run = run_server,
     .answers = answers,
     .end = end,
@@ -169,8 +161,7 @@ static void fill_in(mariadb_server *server)
     snprintf(server->log, sizeof server->log, "%s/log", server->folder);
     snprintf(server->general_log, sizeof server->general_log, "%s/general.log", server->folder);
     snprintf(server->socket, sizeof server->socket, "%.200s/socket", server->folder);
-    if (strlen(server->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        process_fail("TMPDIR is too long for a unix socket: %s", server->socket);
+    server_check_socket(server->socket);
     make_data(server);
 }
 

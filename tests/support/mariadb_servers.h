@@ -47,7 +47,6 @@ struct mariadb_server {
     char general_log[PROCESS_PATH + 16];
     long log_from;
     long general_log_from;
-    process_port reserved;
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. */

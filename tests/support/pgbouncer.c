@@ -32,18 +32,12 @@ static void write_configuration(const pgbouncer *pooler, const pgbouncer_options
     server_write_file(path, "\"" POSTGRES_USER "\" \"\"\n\"" POSTGRES_PASSWORD_USER "\" \"\"\n");
 }
 
-static void configure(void *configured, const void *options)
+static void configure(void *configured, int port, const void *options)
 {
     pgbouncer *pooler = configured;
 
-    pooler->reserved = process_port_new();
-    pooler->port = pooler->reserved.number;
+    pooler->port = port;
     write_configuration(pooler, options);
-}
-
-static void free_port(void *of)
-{
-    process_port_free(&((pgbouncer *)of)->reserved);
 }
 
 /* An ordinary user has no /usr/sbin in PATH. */
@@ -91,7 +85,6 @@ static const server_kind kind = {
     .process_at = offsetof(pgbouncer, process),
     .stop_signal = SIGINT,
     .configure = configure,
-    .free_ports = free_port,
     .run = run_server,
     .answers = answers,
     .end = end,

@@ -15,7 +15,6 @@ typedef struct pgbouncer {
     process process;
     /* The rest is private. */
     const postgres_server *server;
-    process_port reserved;
 } pgbouncer;
 
 /*

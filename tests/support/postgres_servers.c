@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define PACKAGE "postgresql"
@@ -206,18 +205,12 @@ static void write_configuration(const postgres_server *server, const postgres_op
 
 /* ---- starting ---- */
 
-static void configure(void *configured, const void *options)
+static void configure(void *configured, int port, const void *options)
 {
     postgres_server *server = configured;
 
-    server->reserved = process_port_new();
-    server->port = server->reserved.number;
+    server->port = port;
     write_configuration(server, options);
-}
-
-static void free_port(void *of)
-{
-    process_port_free(&((postgres_server *)of)->reserved);
 }
 
 /* With SIGQUIT it also ends its other processes and gives its shared memory back. */
@@ -302,7 +295,6 @@ static const server_kind kind = {
     .process_at = offsetof(postgres_server, process),
     .stop_signal = SIGINT,
     .configure = configure,
-    .free_ports = free_port,
     .run = run_server,
     .answers = answers,
     .end = end,
@@ -336,8 +328,7 @@ static void fill_in(postgres_server *server, const postgres_options *options)
     server_make_folder("postgres", server->folder);
     snprintf(server->log, sizeof server->log, "%s/log", server->folder);
     snprintf(socket, sizeof socket, "%s/.s.PGSQL.65535.lock", server->folder);
-    if (strlen(socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        process_fail("TMPDIR is too long for a unix socket: %s", socket);
+    server_check_socket(socket);
     server->primary = options->standby_of;
     make_data(server);
 }

@@ -47,7 +47,6 @@ struct postgres_server {
     char log[PROCESS_PATH + 8];
     long log_from;
     postgres_server *primary;
-    process_port reserved;
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. A standby has caught up with its primary. */

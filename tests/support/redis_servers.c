@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #define MAX_ARGUMENTS 64
 #define INFO_ATTEMPTS 10
@@ -85,7 +84,7 @@ static void write_configuration(redis_server *server, const redis_options *optio
     if (server->socket[0])
         fprintf(out, "unixsocket %s\nunixsocketperm 700\n", server->socket);
     if (role == REDIS_CLUSTER_NODE)
-        fprintf(out, "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port %d\n", server->ports[2].number);
+        fprintf(out, "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port %d\n", server->bus.number);
     if (master)
         fprintf(out, "replicaof 127.0.0.1 %d\n", role == REDIS_NODE ? redis__server_group_port(master) : master->port);
     fprintf(out, "%s%s", config ? config : "", options->config ? options->config : "");
@@ -128,20 +127,18 @@ static void free_ports(void *of)
 {
     redis_server *server = of;
 
-    for (int i = 0; i < 3; i++)
-        process_port_free(&server->ports[i]);
+    process_port_free(&server->tls_reserved);
+    process_port_free(&server->bus);
 }
 
 static void take_ports(redis_server *server, const redis_options *options, redis_role role)
 {
-    server->ports[0] = process_port_new();
-    server->port = server->ports[0].number;
     if (options->tls) {
-        server->ports[1] = process_port_new();
-        server->tls_port = server->ports[1].number;
+        server->tls_reserved = process_port_new();
+        server->tls_port = server->tls_reserved.number;
     }
     if (role == REDIS_CLUSTER_NODE)
-        server->ports[2] = process_port_new();
+        server->bus = process_port_new();
 }
 
 /* What a server is to be, and how. */
@@ -151,10 +148,12 @@ typedef struct redis_part {
     const char *config;
 } redis_part;
 
-static void configure(void *server, const void *given)
+static void configure(void *configured, int port, const void *given)
 {
     const redis_part *part = given;
+    redis_server *server = configured;
 
+    server->port = port;
     take_ports(server, part->options, part->role);
     write_configuration(server, part->options, part->role, part->config);
 }
@@ -186,8 +185,7 @@ static void fill_in(redis_server *server, const redis_options *options, redis_ro
     process_make_folder(server->sentinel ? "sentinel" : "redis", server->folder);
     if (options->unix_socket) {
         snprintf(server->socket, sizeof server->socket, "%.200s/socket", server->folder);
-        if (strlen(server->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-            process_fail("TMPDIR is too long for a unix socket: %s", server->socket);
+        server_check_socket(server->socket);
     }
     if (options->password)
         snprintf(server->password, sizeof server->password, "%s", options->password);

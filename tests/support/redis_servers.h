@@ -42,8 +42,9 @@ struct redis_server {
     /* The rest is private. */
     char user[32];
     bool sentinel;
-    process_port ports[3]; /* plain, TLS, the cluster's bus */
-    void *group;           /* memory to free with this server */
+    process_port tls_reserved;
+    process_port bus; /* of the cluster */
+    void *group;      /* memory to free with this server */
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. A replica has caught up with its master. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #define TEXTS 17
 #define START_ATTEMPTS 5
@@ -52,16 +53,24 @@ static bool wait_for_answer(server_base *server)
     process_fail("%s runs but does not answer; its log is above", server->kind->name);
 }
 
+static void free_ports(server_base *server)
+{
+    process_port_free(&server->reserved);
+    if (server->kind->free_ports)
+        server->kind->free_ports(server);
+}
+
 void server_start(void *started, const void *options)
 {
     server_base *server = started;
 
     for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        server->kind->configure(server, options);
+        server->reserved = process_port_new();
+        server->kind->configure(server, server->reserved.number, options);
         server->kind->run(server);
         if (wait_for_answer(server))
             return;
-        server->kind->free_ports(server);
+        free_ports(server);
     }
     process_print_log(process_of(server));
     process_fail("%s does not start; its log is above", server->kind->name);
@@ -92,7 +101,7 @@ void server_free(void *freed)
         *link = server->next;
     pthread_mutex_unlock(&servers_mutex);
     server->kind->end(server);
-    server->kind->free_ports(server);
+    free_ports(server);
     free(server);
 }
 
@@ -214,6 +223,12 @@ void server_write_file(const char *path, const char *text)
 {
     process_write_file(path, text);
     process_give_away(path);
+}
+
+void server_check_socket(const char *path)
+{
+    if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
+        process_fail("TMPDIR is too long for a unix socket: %s", path);
 }
 
 static void copy_file(const char *from, const char *to)
