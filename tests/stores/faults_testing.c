@@ -242,7 +242,7 @@ void single_faults_are_got_over(void **unused)
         for (fault_call call = 0; call < CALLS; call++) {
             scene s;
 
-            scene_open(&s, call, 400, faults[f].name);
+            scene_open(&s, call, 800, faults[f].name);
             scene_set(&s, (proxy_fault){.kind = faults[f].kind});
             scene_call(&s, &faults_patient);
             scene_compare(&s);
