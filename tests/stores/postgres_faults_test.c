@@ -88,7 +88,7 @@ static const faulty_store postgres_store = {
 static int start(void **state)
 {
     (void)state;
-    server = postgres_server_start(&(postgres_options){.durable = true});
+    server = postgres_server_start(NULL);
     faults_use(&postgres_store);
     return verrou_register_driver(verrou_postgres_driver(), NULL) == VERROU_OK ? 0 : -1;
 }
