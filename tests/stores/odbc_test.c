@@ -357,7 +357,7 @@ static void test_short_password(void **state)
     create("Driver=/nowhere/a/lib a.so;PWD=a", NULL);
     assert_int_equal(calls->set_table_name(user(), "verrou", &err), VERROU_ESTORAGE);
     assert_said("cannot connect");
-    assert_said("'/nowhere/*/lib *.so'");
+    assert_said("[Driver Manager]Can't open lib '/nowhere/*/lib *.so'");
 }
 
 /* ---- rows ---- */
