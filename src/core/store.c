@@ -85,6 +85,8 @@ static verrou_status read_common_settings(verrou_store *store, verrou_error *err
 
         if (max == 0)
             return verrou__fail(err, VERROU_ECONFIG, "setting \"lanes\": this store has no connections");
+        if (max == 1 && strcmp(lanes, "1") != 0)
+            return verrou__fail(err, VERROU_ECONFIG, "setting \"lanes\": \"%s\": this store has one connection", lanes);
         return read_count(lanes, max, &store->options.lanes, err);
     }
     return VERROU_OK;
