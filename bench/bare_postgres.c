@@ -21,8 +21,8 @@ enum which { ACQUIRE, RELEASE, SCRIPTS };
 struct bare_postgres_statements bare_postgres_statements;
 
 /*
- * Parameters: key, owner, the length of the lease or 0 for whatever token, how to ask or where we listen (nowhere), and that the transaction only
- * releases.
+ * Parameters: key, owner, the length of the lease or 0 for whatever token, how to ask or where we listen (nowhere), and that nothing else is
+ * in the transaction.
  */
 static const Oid types[PARAMETERS] = {TEXT_TYPE, TEXT_TYPE, INT8_TYPE, INT4_TYPE, INT4_TYPE};
 
@@ -89,6 +89,7 @@ static void run_all(PGconn *connection, enum which which, char keys[][SUBJECT_KE
 
     for (int i = 0; i < n; i++) {
         script.values[0] = keys[i];
+        script.values[PARAMETERS - 1] = "0";
         need(connection, PQsendQueryPrepared(connection, script.name, script.count, script.values, NULL, NULL, 0));
     }
     need(connection, PQpipelineSync(connection));

@@ -339,7 +339,10 @@ VERROU_API verrou_status verrou_store_list(verrou_store *store, const char *pref
 /* One finding of verrou_store_check(): level VERROU_INFO (fine), VERROU_WARN or VERROU_ERROR_LEVEL. */
 typedef void (*verrou_check_fn)(void *user, verrou_level level, const char *subject, const char *finding);
 
-/* Have the store look for what could make it an unsafe or slow place for locks. Blocks. VERROU_OK if it could look. */
+/*
+ * Have the store look for what could make it an unsafe or slow place for locks, and take, extend and release a lock of a key that nobody uses.
+ * Blocks. VERROU_OK if it could look, whatever it found.
+ */
 VERROU_API verrou_status verrou_store_check(verrou_store *store, const verrou_call_options *options,
                                             verrou_check_fn each, void *user, verrou_error *err);
 

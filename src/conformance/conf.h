@@ -25,7 +25,7 @@
 #define LONG_MS 600000
 
 /* How long a waiter waits in vain: a store has to answer within this time on a machine that is busy. */
-#define BRIEF_MS 200
+#define BRIEF_MS 500
 
 /* A retry delay so long that a waiter which gets the lock was woken by something else. */
 #define NEVER_MS 120000

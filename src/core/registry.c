@@ -215,7 +215,9 @@ static verrou_status load(const char *scheme, const verrou_driver **ret_driver, 
     if (!library) {
         const char *why = dlerror();
 
-        status = verrou__fail(err, VERROU_ECONFIG, "no store for the scheme \"%s\": %s", scheme, why ? why : file);
+        status = verrou__fail(err, VERROU_ECONFIG,
+                              "no store for the scheme \"%s\": %s (was it left out of the build, or not installed?)",
+                              scheme, why ? why : file);
         goto done;
     }
     address = dlsym(library, symbol);

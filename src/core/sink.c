@@ -135,6 +135,14 @@ int verrou__sink_finding(struct verrou_sink *sink, verrou_level level, const cha
     return 0;
 }
 
+bool verrou__sink_has_finding(const struct verrou_sink *sink, const char *subject)
+{
+    for (size_t i = 0; i < sink->finding_count; i++)
+        if (strcmp(sink->findings[i].subject, subject) == 0)
+            return true;
+    return false;
+}
+
 int verrou__sink_text_add(struct verrou_sink *sink, const char *format, ...)
 {
     va_list args;

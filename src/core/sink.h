@@ -21,6 +21,7 @@ int verrou__sink_text_add(struct verrou_sink *sink, const char *format, ...) VER
 
 /* What was found. The locks are sorted by key, each of them once: a server may tell a key twice while it is being listed. */
 const verrou_listed *verrou__sink_locks(struct verrou_sink *sink, size_t *ret_count);
+bool verrou__sink_has_finding(const struct verrou_sink *sink, const char *subject);
 void verrou__sink_each_finding(struct verrou_sink *sink, verrou_check_fn each, void *user);
 char *verrou__sink_take_text(struct verrou_sink *sink); /* "" if there is none; NULL when out of memory */
 

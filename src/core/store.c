@@ -85,6 +85,8 @@ static verrou_status read_common_settings(verrou_store *store, verrou_error *err
 
         if (max == 0)
             return verrou__fail(err, VERROU_ECONFIG, "setting \"lanes\": this store has no connections");
+        if (max == 1 && strcmp(lanes, "1") != 0)
+            return verrou__fail(err, VERROU_ECONFIG, "setting \"lanes\": \"%s\": this store has one connection", lanes);
         return read_count(lanes, max, &store->options.lanes, err);
     }
     return VERROU_OK;
@@ -540,6 +542,8 @@ verrou_status verrou_store_check(verrou_store *store, const verrou_call_options 
         status = verrou__call_run_sink(call, &sink, err);
     if (status != VERROU_OK)
         return status;
+    if (!verrou__sink_has_finding(sink, "trial")) /* some drivers do it themselves, to see more */
+        verrou__trial(store, options, sink);
     verrou__sink_each_finding(sink, each, user);
     verrou__sink_free(sink);
     return VERROU_OK;

@@ -418,7 +418,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     verrou__error_clear(&error);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
-    engine->latency_x8 += engine_now(engine) - ops[0]->sent_ms - engine->latency_x8 / 8;
+    engine->latency_us += ((engine_now(engine) - ops[0]->sent_ms) * 1000 - engine->latency_us) / 8;
     if (status == VERROU_OK)
         lane->state = LANE_IDLE;
     else

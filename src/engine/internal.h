@@ -32,6 +32,7 @@
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
 #define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile, at least */
 #define MAX_TURN_MS 25       /* and at most */
+#define TURN_BATCHES 8       /* or as long as so many batches take */
 #define WATCH_LINGER_MS 1000 /* a key stays watched this long after its last waiter left */
 #define PAUSE_MIN_MS 2       /* between tries of a request that failed for a passing reason: doubles up to ... */
 #define PAUSE_MAX_MS 250
@@ -127,7 +128,7 @@ struct verrou__engine {
 
     int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */
 
-    int64_t latency_x8; /* eight times the running mean of what a batch took, in milliseconds */
+    int64_t latency_us; /* the running mean of what a batch took */
 
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */

@@ -105,7 +105,7 @@ static void waits_idle(verrou__engine *engine, struct verrou__waits *waits)
 static bool waits_too_late(const verrou__engine *engine, const struct verrou__waits *waits)
 {
     const verrou__call *head = waits->head;
-    int64_t needed_ms = 1 + engine->latency_x8 / 4;
+    int64_t needed_ms = 1 + engine->latency_us / 500;
 
     if (!waits->refused || engine->is_inline || head->deadline_ms == VERROU_FOREVER)
         return false;
@@ -352,10 +352,12 @@ void verrou__waits_leave(verrou__call *call)
 /* With a store that takes its time a turn is as long as eight batches, within limits. */
 static bool waits_have_turn(const verrou__engine *engine, const struct verrou__waits *waits)
 {
-    int64_t length_ms = engine->latency_x8 < MAX_TURN_MS ? engine->latency_x8 : MAX_TURN_MS;
+    int64_t length_ms = engine->latency_us * TURN_BATCHES / 1000;
 
     if (length_ms < TURN_MS)
         length_ms = TURN_MS;
+    if (length_ms > MAX_TURN_MS)
+        length_ms = MAX_TURN_MS;
     return waits->turn_ms && engine_now(engine) - waits->turn_ms < length_ms;
 }
 

@@ -221,6 +221,17 @@ static void schema_can_be_printed_and_applied(void **state)
     job_free(again);
 }
 
+/* doctor takes a lock itself, and so finds out what the table does not let in. */
+static void doctor_tries_a_lock(void **state)
+{
+    (void)state;
+    says(0, "ok    trial: a lock was taken, extended and released\n", "doctor", NULL);
+    store->run("ALTER TABLE verrou ADD CONSTRAINT finite CHECK (expiration IS NOT NULL)");
+    says(0, "warn  permanent leases: a lock cannot be kept for ever: ", "doctor", NULL);
+    store->run("ALTER TABLE verrou ADD CONSTRAINT short CHECK (length(owner) < 10)");
+    says(69, "FAIL  trial: a lock cannot be taken: ", "doctor", NULL);
+}
+
 /* A table of the original is used as it is, and becomes one of ours only when that is asked for. */
 static void originals_table_is_brought_up_to_date(void **state)
 {
@@ -331,6 +342,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(locks_are_handed_on, begin, teardown),
         cmocka_unit_test_setup_teardown(force_release_frees, begin, teardown),
         cmocka_unit_test_setup_teardown(schema_can_be_printed_and_applied, begin, teardown),
+        cmocka_unit_test_setup_teardown(doctor_tries_a_lock, begin, teardown),
         cmocka_unit_test_setup_teardown(originals_table_is_brought_up_to_date, begin, teardown),
         cmocka_unit_test_setup_teardown(schema_files_are_right, begin, teardown),
         cmocka_unit_test_setup_teardown(missing_table_is_explained, begin, teardown),

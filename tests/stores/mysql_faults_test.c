@@ -1,11 +1,10 @@
 /*
  * mysql_faults_test.c - the MySQL store through the library while something between it and the server goes wrong.
  *
- * A proxy loses, delays and cuts what passes through it; servers are frozen, killed and made read-only. Each answer of the library is compared
- * with what is in the table: it is right, or it is "unknown", and in the end nobody's lease is left behind.
+ * What is claimed of all stores is in faults_testing.h. Here are, besides, what this store alone does with lost sessions, TLS, passwords and
+ * read-only servers, that it leaves the process alone, and crowds of users.
  */
-#include "driver_testing.h"
-#include "fault_proxy.h"
+#include "faults_testing.h"
 #include "mariadb_servers.h"
 
 #include <dirent.h>
@@ -19,17 +18,60 @@
 #include <sys/stat.h>
 #include <verrou/mysql.h>
 
-#define KEY "account"
-#define LEASE_MS 30000
-#define LONGER_MS 60000
-
 static mariadb_server *server;
-static fault_proxy *proxy;
+
+static const char *address_at(int port, const char *settings)
+{
+    static char text[512];
+
+    snprintf(text, sizeof text, "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE "%s", port, settings);
+    return text;
+}
+
+#define NOW_MS "(UNIX_TIMESTAMP(NOW(6))*1000)"
+
+/* Who holds the key, as the table says; "" if nobody does. */
+static const char *holder(void)
+{
+    return mariadb_text(server, "SELECT IFNULL(MAX(owner),'') FROM " MARIADB_DATABASE ".verrou WHERE `key`='" FAULTS_KEY
+                                "' AND expiration>" NOW_MS);
+}
+
+static long long left_ms(void)
+{
+    return mariadb_integer(server, "SELECT FLOOR(MAX(expiration)-" NOW_MS ") FROM " MARIADB_DATABASE ".verrou");
+}
+
+static void empty(void)
+{
+    mariadb_text(server, "DROP TABLE IF EXISTS " MARIADB_DATABASE ".verrou");
+}
+
+static void end_sessions(void)
+{
+    mariadb_text(server, "KILL USER " MARIADB_USER "@localhost");
+    mariadb_text(server, "KILL USER " MARIADB_USER "@'%%'");
+}
+
+FAULTS_SERVER_FUNCTIONS(mariadb)
+
+static const faulty_store mysql_store = {
+    .protocol = PROXY_MYSQL,
+    .match = {"EXECUTE", "EXECUTE", "EXECUTE", "EXECUTE", "EXECUTE", "EXECUTE"},
+    .reply_bytes = 60,
+    .address = address_at,
+    FAULTS_SERVER,
+    .end_sessions = end_sessions,
+    .empty = empty,
+    .holder = holder,
+    .left_ms = left_ms,
+};
 
 static int start_server(void **state)
 {
     (void)state;
     server = mariadb_server_start(NULL);
+    faults_use(&mysql_store);
     return verrou_register_driver(verrou_mysql_driver(), NULL) == VERROU_OK ? 0 : -1;
 }
 
@@ -40,430 +82,30 @@ static int stop_server(void **state)
     return 0;
 }
 
-static int start_proxy(void **state)
-{
-    (void)state;
-    mariadb_text(server, "DROP TABLE IF EXISTS " MARIADB_DATABASE ".verrou");
-    proxy = proxy_start_for(PROXY_MYSQL, server->port);
-    return 0;
-}
-
-static int stop_proxy(void **state)
-{
-    (void)state;
-    proxy_stop(proxy);
-    proxy = NULL;
-    return 0;
-}
-
-/* ---- stores and locks ---- */
-
-static const char *address_at(int port, const char *settings)
-{
-    static char text[512];
-
-    snprintf(text, sizeof text, "mysql://" MARIADB_USER "@127.0.0.1:%d/" MARIADB_DATABASE "%s", port, settings);
-    return text;
-}
-
-static verrou_store *open_at(const char *address)
-{
-    verrou_store *store = NULL;
-    verrou_error err = VERROU_ERROR_INIT;
-
-    if (verrou_store_open(address, NULL, &store, &err) != VERROU_OK)
-        fail_msg("%s: %s", address, err.message);
-    return store;
-}
-
-static verrou_lock *new_lock(verrou_store *store, int64_t ttl_ms)
-{
-    verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
-    verrou_lock *lock = NULL;
-
-    options.ttl_ms = ttl_ms;
-    assert_int_equal(verrou_lock_new(store, KEY, &options, &lock, NULL), VERROU_OK);
-    return lock;
-}
-
-/* For the beginning of a test, when nothing is wrong but that the machine may be slow for a short limit. */
-static void must_acquire(verrou_lock *lock)
-{
-    verrou_acquire_options options = VERROU_ACQUIRE_OPTIONS_INIT;
-    int64_t limit_ms = verrou_now_ms() + PROCESS_PATIENCE_MS / 2;
-
-    options.timeout_ms = PROCESS_PATIENCE_MS / 2;
-    while (verrou_lock_acquire(lock, &options, NULL, NULL) != VERROU_OK)
-        assert_true(verrou_now_ms() < limit_ms);
-}
-
-static void done(verrou_lock *lock, verrou_store *store)
-{
-    verrou_lock_free(lock);
-    verrou_store_close(store);
-}
-
-#define NOW_MS "(UNIX_TIMESTAMP(NOW(6))*1000)"
-
-/* Who holds the key, as the table says; "" if nobody does. */
-static const char *holder(void)
-{
-    return mariadb_text(server, "SELECT IFNULL(MAX(owner),'') FROM " MARIADB_DATABASE ".verrou WHERE `key`='" KEY
-                                "' AND expiration>" NOW_MS);
-}
-
-static long long left_ms(void)
-{
-    return mariadb_integer(server, "SELECT FLOOR(MAX(expiration)-" NOW_MS ") FROM " MARIADB_DATABASE ".verrou");
-}
-
-static void wait_until_free(const char *what)
-{
-    int64_t limit_ms = verrou_now_ms() + PROCESS_PATIENCE_MS / 4;
-
-    while (*holder()) {
-        if (verrou_now_ms() > limit_ms)
-            fail_msg("%s: the lease of %s is left behind", what, holder());
-        process_pause();
-    }
-}
-
-/* ---- one fault, one call ---- */
-
-typedef enum call_kind { ACQUIRE, IMMEDIATELY, RELEASE, EXTEND, FORCE, INSPECT, CALLS } call_kind;
-static const char *const call_names[CALLS] = {"acquire", "acquire_immediately", "release", "extend", "force",
-                                              "inspect"};
-
-typedef struct scene {
-    verrou_store *store;
-    verrou_lock *lock;
-    call_kind call;
-    verrou_info info;
-    verrou_status status;
-    verrou_error err;
-    char what[96];
-} scene;
-
-/* A store behind the proxy with so much time for a request, and a lock that is held if the call is not to acquire it. */
-static void scene_open(scene *s, call_kind call, int limit_ms, const char *what)
-{
-    char settings[48];
-
-    *s = (scene){.call = call, .info = VERROU_INFO_INIT, .err = VERROU_ERROR_INIT};
-    snprintf(s->what, sizeof s->what, "%s, %s", call_names[call], what);
-    snprintf(settings, sizeof settings, "?timeout=%dms&lanes=1", limit_ms);
-    s->store = open_at(address_at(proxy_port(proxy), settings));
-    s->lock = new_lock(s->store, LEASE_MS);
-    must_acquire(s->lock); /* connects, in any case */
-    if (call < RELEASE)
-        assert_int_equal(verrou_lock_release(s->lock, NULL, NULL), VERROU_OK);
-}
-
-/* Time for a request and its repetitions, where the limit of one request is much less. */
-static const verrou_call_options patient = {sizeof patient, PROCESS_PATIENCE_MS / 2, VERROU_FOREVER, 0};
-
-static void scene_call(scene *s, const verrou_call_options *options)
-{
-    switch (s->call) {
-    case ACQUIRE:
-        s->status = verrou_lock_acquire(s->lock, NULL, NULL, &s->err);
-        break;
-    case IMMEDIATELY:
-        s->status = verrou_lock_acquire_immediately(s->lock, NULL, &s->err);
-        break;
-    case RELEASE:
-        s->status = verrou_lock_release(s->lock, options, &s->err);
-        break;
-    case EXTEND:
-        s->status = verrou_lock_extend(s->lock, LONGER_MS, options, &s->err);
-        break;
-    case FORCE:
-        s->status = verrou_lock_force_release(s->lock, options, &s->err);
-        break;
-    default:
-        s->status = verrou_lock_inspect(s->lock, options, &s->info, &s->err);
-        break;
-    }
-}
-
-static bool is_ours(const scene *s)
-{
-    char *owner = NULL;
-    bool ours;
-
-    assert_int_equal(verrou_lock_owner(s->lock, &owner, NULL), VERROU_OK);
-    ours = strcmp(holder(), owner) == 0;
-    verrou_free(owner);
-    return ours;
-}
-
-/* What was said is so. */
-static void scene_compare(scene *s)
-{
-    bool there = *holder();
-    bool right = s->status == VERROU_EUNKNOWN && s->call != INSPECT;
-
-    if (s->status == VERROU_OK && s->call <= IMMEDIATELY)
-        right = there && is_ours(s) && verrou_lock_check(s->lock) == VERROU_OK;
-    else if (s->status == VERROU_OK && (s->call == RELEASE || s->call == FORCE))
-        right = !there;
-    else if (s->status == VERROU_OK && s->call == EXTEND)
-        right = there && left_ms() > LEASE_MS;
-    else if (s->status == VERROU_OK)
-        right = there && s->info.locked && is_ours(s);
-    else if (s->status == VERROU_ESTORAGE && s->call <= IMMEDIATELY)
-        right = !there;
-    else if (s->status == VERROU_ESTORAGE && s->call == EXTEND)
-        right = there && left_ms() <= LEASE_MS;
-    else if (s->status == VERROU_ESTORAGE)
-        right = there;
-    if (!right)
-        fail_msg("%s: %s (%s), and the key is%s there", s->what, verrou_status_name(s->status), s->err.message,
-                 there ? "" : " not");
-}
-
-/* The fault is over: the store works again and nothing is left of the lease. */
-static void scene_close(scene *s)
-{
-    if (s->call == EXTEND || s->call == INSPECT || (s->call <= IMMEDIATELY && s->status == VERROU_OK) ||
-        ((s->call == RELEASE || s->call == FORCE) && s->status == VERROU_ESTORAGE) ||
-        (s->call == FORCE && s->status == VERROU_EUNKNOWN)) {
-        verrou_status status = verrou_lock_release(s->lock, &patient, &s->err);
-
-        if (status != VERROU_OK && !(s->call == FORCE && status == VERROU_ENOTOWNED))
-            fail_msg("%s: then release: %s", s->what, s->err.message);
-    }
-    wait_until_free(s->what);
-    done(s->lock, s->store);
-}
-
-static void must_be_ok(const scene *s)
-{
-    if (s->status != VERROU_OK)
-        fail_msg("%s: %s", s->what, s->err.message);
-}
-
-/* A fault that happens once is got over: the request is repeated and the answer is right. */
-static void single_faults_are_got_over(void **state)
-{
-    static const struct {
-        fault_kind kind;
-        const char *name;
-    } faults[] = {{PROXY_DROP_REQUEST, "request lost"},
-                  {PROXY_DROP_REPLY, "reply lost"},
-                  {PROXY_HOLD_REPLY, "reply too late"},
-                  {PROXY_HOLD_REQUEST, "request too late"}};
-
-    (void)state;
-    for (size_t f = 0; f < sizeof faults / sizeof faults[0]; f++) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            scene s;
-
-            scene_open(&s, call, 400, faults[f].name);
-            proxy_set(proxy, faults[f].kind, .match = "EXECUTE");
-            scene_call(&s, &patient);
-            scene_compare(&s);
-            if (call != IMMEDIATELY || f < 2) /* which has no time for more than one request */
-                must_be_ok(&s);
-            proxy_let_go(proxy);
-            if (s.status == VERROU_OK)
-                scene_compare(&s);
-            scene_close(&s);
-            proxy_clear(proxy);
-        }
-    }
-}
-
-/* A reply that is cut off anywhere is no reply. */
-static void truncated_replies_are_none(void **state)
-{
-    char name[32];
-
-    (void)state;
-    for (size_t bytes = 0; bytes < 60; bytes += bytes < 12 ? 1 : 9) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            scene s;
-
-            snprintf(name, sizeof name, "reply cut at %zu", bytes);
-            scene_open(&s, call, 5000, name);
-            proxy_set(proxy, PROXY_TRUNCATE_REPLY, .match = "EXECUTE", .bytes = bytes);
-            scene_call(&s, &patient);
-            scene_compare(&s);
-            must_be_ok(&s);
-            scene_close(&s);
-            proxy_clear(proxy);
-        }
-    }
-}
-
-/* While every answer is lost nothing is claimed, and what was done in secret is undone when answers come again. */
-static void lasting_loss_is_unknown(void **state)
-{
-    static const fault_kind kinds[] = {PROXY_DROP_REQUEST, PROXY_DROP_REPLY, PROXY_HOLD_REPLY};
-
-    (void)state;
-    for (size_t f = 0; f < sizeof kinds / sizeof kinds[0]; f++) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            scene s;
-
-            scene_open(&s, call, 250, "all answers lost");
-            proxy_set(proxy, kinds[f], .match = "EXECUTE", .times = PROXY_ALWAYS);
-            scene_call(&s, NULL);
-            assert_true(s.status == VERROU_EUNKNOWN || s.status == VERROU_ESTORAGE);
-            scene_compare(&s);
-            proxy_clear(proxy);
-            proxy_let_go(proxy);
-            scene_close(&s);
-        }
-    }
-}
-
-/* Connections that are closed, reset or killed are made anew; a server that comes back with its data still knows the lock. */
-static void broken_connections_are_renewed(void **state)
-{
-    static const char *const names[] = {"connection closed", "connection reset", "session killed", "server restarted"};
-
-    (void)state;
-    for (int how = 0; how < 4; how++) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            scene s;
-
-            scene_open(&s, call, 5000, names[how]);
-            if (how == 0) {
-                proxy_close_all(proxy);
-            } else if (how == 1) {
-                proxy_reset_all(proxy);
-            } else if (how == 2) {
-                mariadb_text(server, "KILL USER " MARIADB_USER "@localhost");
-                mariadb_text(server, "KILL USER " MARIADB_USER "@'%%'");
-            } else {
-                mariadb_server_kill(server);
-                mariadb_server_restart(server);
-            }
-            scene_call(&s, &patient);
-            scene_compare(&s);
-            must_be_ok(&s);
-            scene_close(&s);
-        }
-    }
-}
-
-static void *call_in_thread(void *user)
-{
-    scene_call(user, &patient);
-    return NULL;
-}
-
-/* The server is killed, and comes back, after a request was sent and before its answer came: carried out (the answer is held) or not. */
-static void server_killed_before_the_answer(void **state)
-{
-    (void)state;
-    for (int carried_out = 0; carried_out < 2; carried_out++) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            pthread_t thread;
-            scene s;
-
-            scene_open(&s, call, 10000, carried_out ? "killed after it was done" : "killed before it was done");
-            proxy_set(proxy, carried_out ? PROXY_HOLD_REPLY : PROXY_HOLD_REQUEST, .match = "EXECUTE");
-            assert_int_equal(pthread_create(&thread, NULL, call_in_thread, &s), 0);
-            proxy_wait(proxy, PROXY_HELD, 1);
-            mariadb_server_kill(server);
-            mariadb_server_restart(server);
-            proxy_close_all(proxy);
-            pthread_join(thread, NULL);
-            scene_compare(&s);
-            must_be_ok(&s);
-            scene_close(&s);
-            proxy_clear(proxy);
-        }
-    }
-}
-
-/* A server that stands still, and a network that swallows everything: no answer by the time limit, and none is made up. */
-static void silence_is_not_an_answer(void **state)
-{
-    (void)state;
-    for (int how = 0; how < 2; how++) {
-        for (call_kind call = ACQUIRE; call < CALLS; call++) {
-            scene s;
-
-            scene_open(&s, call, 600, how == 0 ? "server frozen" : "black hole");
-            if (how == 0)
-                mariadb_server_freeze(server);
-            else
-                proxy_black_hole(proxy, true);
-            scene_call(&s, NULL);
-            assert_true(s.status == VERROU_EUNKNOWN || s.status == VERROU_ESTORAGE);
-            if (how == 0)
-                mariadb_server_thaw(server);
-            else
-                proxy_black_hole(proxy, false);
-            if (s.call != RELEASE && s.call > IMMEDIATELY) /* those go on in the background */
-                scene_compare(&s);
-            scene_close(&s);
-        }
-    }
-}
-
-/* ---- late requests ---- */
-
-/* An extend that is repeated because its request is stuck: when that arrives at last, it does not shorten what was extended since. */
-static void late_extend_changes_nothing(void **state)
-{
-    verrou_store *store = open_at(address_at(proxy_port(proxy), "?timeout=400ms"));
-    verrou_lock *lock = new_lock(store, LEASE_MS);
-
-    (void)state;
-    must_acquire(lock);
-    proxy_set(proxy, PROXY_HOLD_REQUEST, .match = "EXECUTE");
-    assert_int_equal(verrou_lock_extend(lock, 20000, &patient, NULL), VERROU_OK);
-    assert_int_equal(verrou_lock_extend(lock, LONGER_MS, &patient, NULL), VERROU_OK);
-    proxy_let_go(proxy);
-    assert_true(left_ms() > 20000);
-    assert_int_equal(verrou_lock_release(lock, &patient, NULL), VERROU_OK);
-    done(lock, store);
-}
-
-/* A force-release that arrives when somebody else has the lock, does not take it from them. */
-static void late_force_changes_nothing(void **state)
-{
-    verrou_store *store = open_at(address_at(proxy_port(proxy), "?timeout=400ms"));
-    verrou_lock *lock = new_lock(store, LEASE_MS), *next = new_lock(store, LEASE_MS);
-
-    (void)state;
-    must_acquire(lock);
-    proxy_set(proxy, PROXY_HOLD_REQUEST, .match = "EXECUTE");
-    assert_int_equal(verrou_lock_force_release(lock, &patient, NULL), VERROU_OK);
-    must_acquire(next);
-    proxy_let_go(proxy);
-    assert_true(*holder());
-    assert_int_equal(verrou_lock_release(next, &patient, NULL), VERROU_OK);
-    verrou_lock_free(lock);
-    done(next, store);
-}
+/* ---- lost answers ---- */
 
 /* The session of a lost request is ended before anything else is asked, and no other session is. */
 static void only_the_lost_session_is_ended(void **state)
 {
     test_store other = test_open(verrou_mysql_driver(), address_at(server->port, ""));
-    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(proxy), ""));
-    verrou_op op = test_op(VERROU_OP_FORCE, KEY, NULL, 0);
+    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(faults_proxy), ""));
+    verrou_op op = test_op(VERROU_OP_FORCE, FAULTS_KEY, NULL, 0);
     long long sessions;
 
     (void)state;
-    assert_int_equal(test_acquire(&other, KEY, "other"), VERROU_OP_APPLIED);
-    assert_int_equal(test_inspect(&store, KEY), VERROU_OP_APPLIED);
+    assert_int_equal(test_acquire(&other, FAULTS_KEY, "other"), VERROU_OP_APPLIED);
+    assert_int_equal(test_inspect(&store, FAULTS_KEY), VERROU_OP_APPLIED);
     sessions = mariadb_integer(server, "SELECT COUNT(*) FROM information_schema.PROCESSLIST");
-    proxy_set(proxy, PROXY_HOLD_REQUEST, .match = "EXECUTE");
+    proxy_set(faults_proxy, PROXY_HOLD_REQUEST, .match = "EXECUTE");
     assert_int_not_equal(test_execute(&store, &op, 1, 100, NULL), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_UNKNOWN);
     test_op_done(&op);
     test_close_lane(&store);
     assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
     assert_int_equal(mariadb_integer(server, "SELECT COUNT(*) FROM information_schema.PROCESSLIST"), sessions);
-    proxy_let_go(proxy);
-    assert_int_equal(test_inspect(&store, KEY), VERROU_OP_APPLIED);
-    assert_int_equal(test_release(&other, KEY, "other"), VERROU_OP_APPLIED);
+    proxy_let_go(faults_proxy);
+    assert_int_equal(test_inspect(&store, FAULTS_KEY), VERROU_OP_APPLIED);
+    assert_int_equal(test_release(&other, FAULTS_KEY, "other"), VERROU_OP_APPLIED);
     assert_int_equal(test_last.lane, VERROU_OK);
     test_close(&store);
     test_close(&other);
@@ -472,13 +114,14 @@ static void only_the_lost_session_is_ended(void **state)
 /* An answer to a batch that was lost: what changed something is unknown, what was told before the first change stays. */
 static void lost_answer_to_a_batch(void **state)
 {
-    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(proxy), ""));
-    verrou_op ops[] = {test_op(VERROU_OP_ACQUIRE, "a", "me", LEASE_MS), test_op(VERROU_OP_ACQUIRE, "b", "me", LEASE_MS),
+    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(faults_proxy), ""));
+    verrou_op ops[] = {test_op(VERROU_OP_ACQUIRE, "a", "me", FAULTS_LEASE_MS),
+                       test_op(VERROU_OP_ACQUIRE, "b", "me", FAULTS_LEASE_MS),
                        test_op(VERROU_OP_INSPECT, "c", NULL, 0)};
 
     (void)state;
-    assert_int_equal(test_inspect(&store, KEY), VERROU_OP_REFUSED);
-    proxy_set(proxy, PROXY_DROP_REPLY, .match = "BEGIN");
+    assert_int_equal(test_inspect(&store, FAULTS_KEY), VERROU_OP_REFUSED);
+    proxy_set(faults_proxy, PROXY_DROP_REPLY, .match = "BEGIN");
     assert_int_not_equal(test_execute(&store, ops, 3, TEST_LIMIT_MS, NULL), VERROU_OK);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(ops[i].result, VERROU_OP_UNKNOWN);
@@ -491,16 +134,16 @@ static void lost_answer_to_a_batch(void **state)
 /* A connection that was closed while nobody used it: the request was not sent, and goes over another one. */
 static void idle_connection_is_looked_at(void **state)
 {
-    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(proxy), ""));
+    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(faults_proxy), ""));
     int64_t idle_from_ms;
 
     (void)state;
-    assert_int_equal(test_acquire(&store, KEY, "me"), VERROU_OP_APPLIED);
+    assert_int_equal(test_acquire(&store, FAULTS_KEY, "me"), VERROU_OP_APPLIED);
     idle_from_ms = verrou_now_ms();
-    proxy_close_all(proxy);
+    proxy_close_all(faults_proxy);
     while (verrou_now_ms() - idle_from_ms < 150)
         process_pause();
-    assert_int_equal(test_release(&store, KEY, "me"), VERROU_OP_UNSENT);
+    assert_int_equal(test_release(&store, FAULTS_KEY, "me"), VERROU_OP_UNSENT);
     assert_int_not_equal(test_last.lane, VERROU_OK);
     test_close(&store);
 }
@@ -508,13 +151,13 @@ static void idle_connection_is_looked_at(void **state)
 /* A killed statement may have been carried out: it is unknown, not refused. */
 static void killed_transaction(void **state)
 {
-    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(proxy), ""));
+    test_store store = test_open(verrou_mysql_driver(), address_at(proxy_port(faults_proxy), ""));
 
     (void)state;
-    assert_int_equal(test_acquire(&store, KEY, "me"), VERROU_OP_APPLIED);
+    assert_int_equal(test_acquire(&store, FAULTS_KEY, "me"), VERROU_OP_APPLIED);
     mariadb_text(server, "CREATE TRIGGER " MARIADB_DATABASE ".kills BEFORE UPDATE ON " MARIADB_DATABASE
                          ".verrou FOR EACH ROW KILL CONNECTION_ID()");
-    assert_int_equal(test_release(&store, KEY, "me"), VERROU_OP_UNKNOWN);
+    assert_int_equal(test_release(&store, FAULTS_KEY, "me"), VERROU_OP_UNKNOWN);
     assert_int_not_equal(test_last.lane, VERROU_OK);
     test_close(&store);
 }
@@ -526,13 +169,13 @@ static void deadlines_are_met(void **state)
 {
     test_store store;
     verrou_error err = VERROU_ERROR_INIT;
-    verrou_op op = test_op(VERROU_OP_INSPECT, KEY, NULL, 0);
+    verrou_op op = test_op(VERROU_OP_INSPECT, FAULTS_KEY, NULL, 0);
     int64_t before_ms;
 
     (void)state;
-    store = test_open(verrou_mysql_driver(), address_at(proxy_port(proxy), "?connect-timeout=150ms"));
-    assert_int_equal(test_inspect(&store, KEY), VERROU_OP_REFUSED);
-    proxy_black_hole(proxy, true);
+    store = test_open(verrou_mysql_driver(), address_at(proxy_port(faults_proxy), "?connect-timeout=150ms"));
+    assert_int_equal(test_inspect(&store, FAULTS_KEY), VERROU_OP_REFUSED);
+    proxy_black_hole(faults_proxy, true);
     before_ms = verrou_now_ms();
     assert_int_not_equal(test_execute(&store, &op, 1, 150, &err), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_UNKNOWN);
@@ -557,13 +200,13 @@ static void wrong_password(void **state)
     (void)state;
     snprintf(address, sizeof address, "mysql://" MARIADB_PASSWORD_USER ":s3cret@127.0.0.1:%d/" MARIADB_DATABASE,
              guarded->port);
-    store = open_at(address);
-    lock = new_lock(store, LEASE_MS);
+    store = faults_open(address);
+    lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
     assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, &err), VERROU_ESTORAGE);
     assert_string_equal(err.store_code, "1045");
     assert_int_equal(err.retriable, 0);
     assert_null(strstr(err.message, "s3cret"));
-    done(lock, store);
+    faults_done(lock, store);
     mariadb_server_free(guarded);
 }
 
@@ -577,12 +220,12 @@ static void unknown_database(void **state)
 
     (void)state;
     snprintf(address, sizeof address, "mysql://" MARIADB_USER "@127.0.0.1:%d/nowhere", server->port);
-    store = open_at(address);
-    lock = new_lock(store, LEASE_MS);
+    store = faults_open(address);
+    lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
     assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, &err), VERROU_ESTORAGE);
     assert_string_equal(err.store_code, "1049");
     assert_non_null(strstr(err.message, "nowhere"));
-    done(lock, store);
+    faults_done(lock, store);
 }
 
 /* A host whose name nobody knows is an error for good: trying again does not make it known. */
@@ -615,22 +258,22 @@ static void read_only_server_is_left(void **state)
     snprintf(address, sizeof address,
              "mysql://" MARIADB_PASSWORD_USER ":pw@127.0.0.1:%d,127.0.0.1:%d/" MARIADB_DATABASE "?timeout=2s",
              first->port, second->port);
-    store = open_at(address);
-    lock = new_lock(store, LEASE_MS);
-    must_acquire(lock);
+    store = faults_open(address);
+    lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
+    faults_acquire(lock);
     assert_int_equal(mariadb_integer(first, "SELECT COUNT(*) FROM " MARIADB_DATABASE ".verrou"), 1);
-    assert_int_equal(verrou_lock_release(lock, &patient, NULL), VERROU_OK);
+    faults_release(lock);
     mariadb_text(first, "SET GLOBAL read_only=1");
-    must_acquire(lock);
+    faults_acquire(lock);
     assert_int_equal(mariadb_integer(second, "SELECT COUNT(*) FROM " MARIADB_DATABASE ".verrou"), 1);
-    assert_int_equal(verrou_lock_release(lock, &patient, NULL), VERROU_OK);
+    faults_release(lock);
     mariadb_text(second, "SET GLOBAL read_only=1");
     assert_int_equal(verrou_lock_acquire_immediately(lock, NULL, &err), VERROU_ESTORAGE);
     assert_string_equal(err.store_code, "1290");
     mariadb_text(first, "SET GLOBAL read_only=0");
-    must_acquire(lock);
-    assert_int_equal(verrou_lock_release(lock, &patient, NULL), VERROU_OK);
-    done(lock, store);
+    faults_acquire(lock);
+    faults_release(lock);
+    faults_done(lock, store);
     mariadb_server_free(first);
     mariadb_server_free(second);
 }
@@ -661,7 +304,7 @@ static void process_is_left_alone(void **state)
              server_certificates());
     assert_int_equal(sigaction(SIGPIPE, &mine, &before), 0);
     store = test_open(verrou_mysql_driver(), address);
-    assert_int_equal(test_acquire(&store, KEY, "me"), VERROU_OP_APPLIED);
+    assert_int_equal(test_acquire(&store, FAULTS_KEY, "me"), VERROU_OP_APPLIED);
     folder = opendir("/proc/self/fd");
     assert_non_null(folder);
     for (struct dirent *entry; (entry = readdir(folder));) {
@@ -680,7 +323,7 @@ static void process_is_left_alone(void **state)
     closedir(folder);
     mariadb_server_kill(secure);
     for (int i = 0; i < 3; i++)
-        assert_int_not_equal(test_release(&store, KEY, "me"), VERROU_OP_APPLIED);
+        assert_int_not_equal(test_release(&store, FAULTS_KEY, "me"), VERROU_OP_APPLIED);
     test_close(&store);
     assert_int_equal(sigaction(SIGPIPE, &before, &after), 0);
     assert_true(after.sa_handler == on_pipe);
@@ -760,7 +403,7 @@ static void missing_files_are_named(void **state)
 static void deadlines_are_met_with_tls(void **state)
 {
     mariadb_server *secure = mariadb_server_start(&(mariadb_options){.tls = "server", .password = "pw"});
-    verrou_op op = test_op(VERROU_OP_INSPECT, KEY, NULL, 0);
+    verrou_op op = test_op(VERROU_OP_INSPECT, FAULTS_KEY, NULL, 0);
     char address[600];
     test_store store;
     int64_t before_ms;
@@ -771,7 +414,7 @@ static void deadlines_are_met_with_tls(void **state)
              "?connect-timeout=150ms&ca=%s/ca.pem",
              secure->port, server_certificates());
     store = test_open(verrou_mysql_driver(), address);
-    assert_int_equal(test_inspect(&store, KEY), VERROU_OP_REFUSED);
+    assert_int_equal(test_inspect(&store, FAULTS_KEY), VERROU_OP_REFUSED);
     mariadb_server_freeze(secure);
     before_ms = verrou_now_ms();
     assert_int_not_equal(test_execute(&store, &op, 1, 150, NULL), VERROU_OK);
@@ -845,9 +488,9 @@ static void crowd_run(int stores, long turns)
 {
     pthread_t threads[THREADS];
 
-    mariadb_text(server, "DROP TABLE IF EXISTS " MARIADB_DATABASE ".verrou");
+    empty();
     for (int i = 0; i < THREADS; i++)
-        crowd.stores[i] = i < stores ? open_at(address_at(server->port, "")) : crowd.stores[i % stores];
+        crowd.stores[i] = i < stores ? faults_open(address_at(server->port, "")) : crowd.stores[i % stores];
     atomic_store(&crowd.left, turns);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, one_of_many, &crowd.stores[i]), 0);
@@ -888,14 +531,14 @@ static int play_client(const char *part, const char *address)
     verrou_status status;
     bool good;
 
-    options.ttl_ms = LEASE_MS;
+    options.ttl_ms = FAULTS_LEASE_MS;
     if (sigaction(SIGPIPE, &mine, NULL) != 0 || verrou_register_driver(verrou_mysql_driver(), NULL) != VERROU_OK ||
         verrou_store_open(address, NULL, &store, &err) != VERROU_OK ||
-        verrou_lock_new(store, KEY, &options, &lock, &err) != VERROU_OK)
+        verrou_lock_new(store, FAULTS_KEY, &options, &lock, &err) != VERROU_OK)
         return 2;
     status = verrou_lock_acquire_immediately(lock, &info, &err);
     if (strcmp(part, "refused") == 0)
-        good = status == VERROU_ENOTACQUIRED && info.remaining_ms > 0 && info.remaining_ms <= LEASE_MS;
+        good = status == VERROU_ENOTACQUIRED && info.remaining_ms > 0 && info.remaining_ms <= FAULTS_LEASE_MS;
     else
         good = status == VERROU_OK;
     if (!good)
@@ -905,7 +548,7 @@ static int play_client(const char *part, const char *address)
         fprintf(stderr, "the handler of SIGPIPE was replaced\n");
         good = false;
     }
-    done(lock, store);
+    faults_done(lock, store);
     return good ? 0 : 1;
 }
 
@@ -925,7 +568,7 @@ static void run_client(const char *offset, const char *part, const char *address
 /* The client library is told to leave the process's signals alone, which it does not by itself when it is first used. */
 static void signals_are_left_alone(void **state)
 {
-    mariadb_text(server, "DROP TABLE IF EXISTS " MARIADB_DATABASE ".verrou");
+    empty();
     (void)state;
     run_client(NULL, "taken", address_at(server->port, ""));
 }
@@ -939,38 +582,30 @@ static void clients_clocks_do_not_count(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        verrou_store *store = open_at(address);
-        verrou_lock *lock = new_lock(store, LEASE_MS);
+        verrou_store *store = faults_open(address);
+        verrou_lock *lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
 
-        mariadb_text(server, "DROP TABLE IF EXISTS " MARIADB_DATABASE ".verrou");
-        must_acquire(lock);
+        empty();
+        faults_acquire(lock);
         run_client(offsets[i], "refused", address);
         assert_int_equal(verrou_lock_release(lock, NULL, NULL), VERROU_OK);
         run_client(offsets[i], "taken", address);
-        assert_in_range(left_ms(), LEASE_MS / 2, LEASE_MS);
+        assert_in_range(left_ms(), FAULTS_LEASE_MS / 2, FAULTS_LEASE_MS);
         assert_int_equal(verrou_lock_acquire_immediately(lock, NULL, NULL), VERROU_ENOTACQUIRED);
-        done(lock, store);
+        faults_done(lock, store);
     }
 }
 #endif
 
 int main(int argc, char **argv)
 {
-#define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, start_proxy, stop_proxy)
     const struct CMUnitTest tests[] = {
-        WITH_PROXY(single_faults_are_got_over),
-        WITH_PROXY(truncated_replies_are_none),
-        WITH_PROXY(lasting_loss_is_unknown),
-        WITH_PROXY(broken_connections_are_renewed),
-        WITH_PROXY(server_killed_before_the_answer),
-        WITH_PROXY(silence_is_not_an_answer),
-        WITH_PROXY(late_extend_changes_nothing),
-        WITH_PROXY(late_force_changes_nothing),
-        WITH_PROXY(only_the_lost_session_is_ended),
-        WITH_PROXY(lost_answer_to_a_batch),
-        WITH_PROXY(idle_connection_is_looked_at),
-        WITH_PROXY(killed_transaction),
-        WITH_PROXY(deadlines_are_met),
+        FAULTS_TESTS,
+        faults_test(only_the_lost_session_is_ended),
+        faults_test(lost_answer_to_a_batch),
+        faults_test(idle_connection_is_looked_at),
+        faults_test(killed_transaction),
+        faults_test(deadlines_are_met),
         cmocka_unit_test(wrong_password),
         cmocka_unit_test(unknown_database),
         cmocka_unit_test(unknown_host),

@@ -30,6 +30,20 @@ SQLRETURN SQL_API SQLRowCount(SQLHSTMT statement, SQLLEN *ret_rows)
     return uncounted ? SQL_SUCCESS : count(statement, ret_rows);
 }
 
+/* ---- a driver without transactions ---- */
+
+static bool untransacted;
+
+SQLRETURN SQL_API SQLSetConnectAttr(SQLHDBC connection, SQLINTEGER attribute, SQLPOINTER value, SQLINTEGER length)
+{
+    SQLRETURN (*set)(SQLHDBC, SQLINTEGER, SQLPOINTER, SQLINTEGER);
+
+    *(void **)&set = dlsym(RTLD_NEXT, "SQLSetConnectAttr");
+    if (untransacted && attribute == SQL_ATTR_AUTOCOMMIT && value == (SQLPOINTER)SQL_AUTOCOMMIT_OFF)
+        return SQL_ERROR;
+    return set(connection, attribute, value, length);
+}
+
 /* ---- ways to the databases ---- */
 
 static postgres_server *postgres;
@@ -237,11 +251,22 @@ static void test_addresses(void **state)
                                       "odbc:DSN=x?table=a%20b",
                                       "odbc:DSN=x?table=a.b.c",
                                       "odbc:DSN=x?timeout=never",
+                                      "odbc:DSN=x;Pwd={a}}b",
+                                      "odbc:Driver={x;Pwd=y",
                                       "odbc:DSN=x?lanes=2"};
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(verrou_store_open(bad[i], NULL, &opened, &err), VERROU_ECONFIG);
+}
+
+/* There is one connection, which the error for more of them says. */
+static void test_lanes(void **state)
+{
+    (void)state;
+    assert_int_equal(verrou_store_open("odbc:DSN=x?lanes=4", NULL, &opened, &err), VERROU_ECONFIG);
+    assert_said("this store has one connection");
+    assert_ok(verrou_store_open("odbc:DSN=x;Pwd={a}}b;c}?lanes=1", NULL, &opened, &err));
 }
 
 /* A driver that is not there is not waited for, and is named. */
@@ -267,25 +292,43 @@ static void test_nobody_listens(void **state)
     process_port_free(&port);
 }
 
-/* A wrong password is an error, without the password. */
-static void test_wrong_password(void **state)
+static fault_proxy *proxy_for(const database *db);
+
+/* A wrong password is an error at the first attempt, without the password; so is a user or a database that is not there. */
+static void test_refused_login(void **state)
 {
-    const struct {
-        const char *driver;
-        int port;
-    } ways[] = {{ODBC_POSTGRES_DRIVER, postgres->port}, {ODBC_MARIADB_DRIVER, mariadb->port}};
+    static const struct {
+        const char *format; /* after driver and server */
+        int database;
+        const char *said;
+    } logins[] = {
+        {"Database=postgres;Uid=verrou;Pwd=hunter2", 1, "password authentication failed"},
+        {"Database=postgres;Uid=verrou", 1, "no password supplied"},
+        {"Database=postgres;Uid=hunter;Pwd=hunter2", 1, "role \"hunter\" does not exist"},
+        {"Database=hunt;Uid=postgres;Pwd=hunter2", 1, "database \"hunt\" does not exist"},
+        {"Database=postgres;Uid=postgres;Pwd=hunter2;pqopt={nonesuch=1}", 0, "invalid connection option"},
+        {"Database=verrou;Uid=verrou;Pwd=hunter2", 2, "Access denied"},
+        {"Database=hunt;Uid=root", 2, "Unknown database"},
+    };
     char string[512];
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        snprintf(string, sizeof string, "Driver=%s;Server=127.0.0.1;Port=%d;Database=%s;Uid=verrou;Pwd=hunter2",
-                 ways[i].driver, ways[i].port, i == 0 ? POSTGRES_DATABASE : MARIADB_DATABASE);
-        open_store(string, "timeout=1s");
-        assert_int_equal(verrou_lock_acquire_immediately(lock, NULL, &err), VERROU_ESTORAGE);
-        assert_said(i == 0 ? "password authentication failed" : "Access denied");
+    for (size_t i = 0; i < sizeof logins / sizeof logins[0]; i++) {
+        const database *db = logins[i].database == 2 ? MARIADB : POSTGRES;
+        fault_proxy *proxy = proxy_for(db);
+
+        snprintf(string, sizeof string, "Driver=%s;Server=127.0.0.1;Port=%d;%s",
+                 db == MARIADB ? ODBC_MARIADB_DRIVER : ODBC_POSTGRES_DRIVER, proxy_port(proxy), logins[i].format);
+        open_store(string, "timeout=60s");
+        assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, &err), VERROU_ESTORAGE);
+        assert_said(logins[i].said);
+        assert_said("odbc: 127.0.0.1: cannot connect: ");
+        assert_int_equal(err.retriable, 0);
         assert_null(strstr(err.message, "hunter2"));
         assert_null(strstr(verrou_store_address(opened), "hunter2"));
+        assert_int_equal(proxy_count(proxy, PROXY_ACCEPTED), logins[i].database ? 1 : 0);
         close_store(NULL);
+        proxy_stop(proxy);
     }
 }
 
@@ -305,6 +348,16 @@ static void test_quoted_password(void **state)
         assert_null(strstr(err.message, "hunter2"));
         test_close(&store);
     }
+}
+
+/* A password of a few bytes is hidden where it stands alone; words that happen to contain it can be read. */
+static void test_short_password(void **state)
+{
+    (void)state;
+    create("Driver=/nowhere/a/lib a.so;PWD=a", NULL);
+    assert_int_equal(calls->set_table_name(user(), "verrou", &err), VERROU_ESTORAGE);
+    assert_said("cannot connect");
+    assert_said("[Driver Manager]Can't open lib '/nowhere/*/lib *.so'");
 }
 
 /* ---- rows ---- */
@@ -794,14 +847,22 @@ static void test_dropped_table(void **state)
     }
 }
 
-/* Without autocreate a missing table is an error, at once. */
+static int none_listed(void *context, const char *key, const verrou_info *info)
+{
+    (void)context, (void)key, (void)info;
+    return 0;
+}
+
+/* Without autocreate a missing table is an error, at once, which says what to do; for a list as well. */
 static void test_missing_table(void **state)
 {
     (void)state;
     for (const database *db = databases; db < DATABASES_END; db++) {
         open_store(db->string, "autocreate=false&timeout=60s");
         assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, &err), VERROU_ESTORAGE);
-        assert_said("verrou");
+        assert_said("the table \"verrou\" does not exist, and autocreate is off: run `verrou schema apply`");
+        assert_int_equal(verrou_store_list(opened, NULL, NULL, none_listed, NULL, &err), VERROU_ESTORAGE);
+        assert_said("does not exist");
         close_store(NULL);
     }
 }
@@ -822,15 +883,201 @@ static void test_no_right_to_create(void **state)
     assert_said("to be run: CREATE TABLE IF NOT EXISTS \"closed\".\"locks\" (");
     assert_said("\"fence\" bigint DEFAULT 0 NOT NULL)");
     assert_null(strstr(err.message, "geheim"));
+    assert_int_equal(verrou_store_list(opened, NULL, NULL, none_listed, NULL, &err), VERROU_ESTORAGE);
+    assert_said("to be run: CREATE TABLE");
     postgres_text(postgres, "CREATE TABLE closed.locks (key text primary key, owner text not null, expiration bigint)");
     postgres_text(postgres, "GRANT ALL ON closed.locks TO " POSTGRES_PASSWORD_USER);
     assert_ok(verrou_lock_acquire(lock, NULL, NULL, &err));
     postgres_text(postgres, "DROP SCHEMA closed CASCADE");
 }
 
-/* A table that is another one's is refused with the column that it lacks. */
+/* A table that is there and may not be read needs rights, which the error says; it does not say to make the table. */
+static void test_no_right_to_read(void **state)
+{
+    char strings[2][512];
+
+    (void)state;
+    begin(postgres_string);
+    test_close(&store);
+    begin(mariadb_string);
+    test_close(&store);
+    mariadb_text(mariadb, "CREATE OR REPLACE USER poor IDENTIFIED BY 'geheim'");
+    mariadb_text(mariadb, "GRANT INSERT ON " MARIADB_DATABASE ".verrou TO poor");
+    snprintf(strings[0], sizeof strings[0], "Driver=%s;Server=127.0.0.1;Port=%d;Database=%s;Uid=%s;Pwd=geheim",
+             ODBC_POSTGRES_DRIVER, postgres->port, POSTGRES_DATABASE, POSTGRES_PASSWORD_USER);
+    snprintf(strings[1], sizeof strings[1], "Driver=%s;Server=127.0.0.1;Port=%d;Database=%s;Uid=poor;Pwd=geheim",
+             ODBC_MARIADB_DRIVER, mariadb->port, MARIADB_DATABASE);
+    for (int i = 0; i < 4; i++) {
+        open_store(strings[i / 2], i % 2 ? "autocreate=false&timeout=60s" : "timeout=60s");
+        assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, &err), VERROU_ESTORAGE);
+        assert_said("may not be read: the rights SELECT, INSERT, UPDATE and DELETE on it are needed");
+        assert_null(strstr(err.message, "to be run"));
+        close_store(NULL);
+        create(strings[i / 2], i % 2 ? "autocreate=false" : NULL);
+        assert_non_null(strstr(test_check(&store), "50 table: odbc: 127.0.0.1: the table \"verrou\" may not be read"));
+        test_close(&store);
+    }
+}
+
+/* Tables whose keys may have more than one row, with all that looks as if they had not. */
+static const struct {
+    const database *db;
+    const char *create;
+    const char *index; /* NULL: none */
+} loose[] = {
+    {SQLITE, "(\"key\" text, owner text, expiration bigint)", NULL},
+    {SQLITE, "(\"key\" text, owner text, expiration bigint, UNIQUE (\"key\", owner))", NULL},
+    {SQLITE, "(\"key\" text, owner text PRIMARY KEY, expiration bigint)", "CREATE INDEX i ON %s (\"key\")"},
+    {SQLITE, "(\"key\" text, owner text, expiration bigint)",
+     "CREATE UNIQUE INDEX i ON %s (\"key\") WHERE expiration > 1"},
+    {SQLITE, "(\"key\" text, owner text, expiration bigint)", "CREATE UNIQUE INDEX i ON %s (\"key\" || owner)"},
+    {POSTGRES, "(key text, owner text, expiration bigint)", NULL},
+    {POSTGRES, "(key text, owner text, expiration bigint, UNIQUE (key, owner))", NULL},
+    {POSTGRES, "(key text, owner text PRIMARY KEY, expiration bigint)", "CREATE INDEX i ON %s (key)"},
+    {POSTGRES, "(key text, owner text, expiration bigint)", "CREATE UNIQUE INDEX i ON %s (key) WHERE expiration > 1"},
+    {POSTGRES, "(key text, owner text, expiration bigint)", "CREATE UNIQUE INDEX i ON %s ((key || owner))"},
+    {POSTGRES, "(key text UNIQUE DEFERRABLE INITIALLY DEFERRED, owner text, expiration bigint)", NULL},
+    {MARIADB, "(`key` varchar(250), owner varchar(250), expiration bigint)", NULL},
+    {MARIADB, "(`key` varchar(250), owner varchar(250), expiration bigint, UNIQUE (`key`, owner))", NULL},
+    {MARIADB, "(`key` varchar(250), owner varchar(250) PRIMARY KEY, expiration bigint, KEY (`key`))", NULL},
+    {MARIADB, "(`key` varchar(250), owner varchar(250), expiration bigint, UNIQUE (`key`(3)))", NULL},
+};
+
+/* Such a table is refused by whatever is asked first, also without autocreate, and by doctor and schema, and is left alone. */
+static void test_loose_table(void **state)
+{
+    static const char *const settings[] = {NULL, "autocreate=false"};
+    static const char reason[] = "there must be a primary key or unique index on just the column \"key\"";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof loose / sizeof loose[0]; i++) {
+        const database *db = loose[i].db;
+        const char *found;
+
+        odbc_text(db->string, "CREATE TABLE verrou %s", loose[i].create);
+        if (loose[i].index)
+            odbc_text(db->string, loose[i].index, "verrou");
+        for (int j = 0; j < 2; j++) {
+            open_store(db->string, settings[j]);
+            assert_int_equal(verrou_lock_acquire_immediately(lock, NULL, &err), VERROU_ESTORAGE);
+            assert_said(reason);
+            assert_int_equal(err.retriable, 0);
+            assert_int_equal(verrou_store_list(opened, NULL, NULL, none_listed, NULL, &err), VERROU_ESTORAGE);
+            assert_said(reason);
+            close_store(NULL);
+            create(db->string, settings[j]);
+            assert_non_null(strstr(test_check(&store), reason));
+            assert_int_equal(test_find(&store, TEST_SCHEMA, NULL, TEST_LIMIT_MS, &found, &err), VERROU_ESTORAGE);
+            assert_int_equal(test_find(&store, TEST_SCHEMA_APPLY, NULL, TEST_LIMIT_MS, &found, &err), VERROU_ESTORAGE);
+            assert_said(reason);
+            test_close(&store);
+        }
+        assert_string_equal(send_sql(db, "SELECT COUNT(*) FROM %s"), "0");
+        send_sql(db, "DROP TABLE %s");
+    }
+}
+
+/* Each way to have one row for a key will do, and a table that was refused can be used as soon as it has one. */
+static void test_unique_table(void **state)
+{
+    (void)state;
+    for (const database *db = databases; db < DATABASES_END; db++) {
+        odbc_text(db->string, "CREATE TABLE verrou (%ckey%c varchar(250), owner varchar(250), expiration bigint)",
+                  db->quote, db->quote);
+        create(db->string, "autocreate=false");
+        assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+        odbc_text(db->string, "CREATE UNIQUE INDEX verrou_own ON verrou (%ckey%c)%s", db->quote, db->quote,
+                  db == POSTGRES ? " INCLUDE (owner)" : "");
+        assert_ok(insert("k", "me", VERROU_FOREVER));
+        assert_int_equal(insert("k", "you", VERROU_FOREVER), VERROU_ENOTACQUIRED);
+        /* The next connection finds out for itself. */
+        odbc_text(db->string, db == MARIADB ? "DROP INDEX verrou_own ON verrou" : "DROP INDEX verrou_own");
+        user()->lost = true;
+        assert_int_equal(insert("k2", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+        assert_said("there must be a primary key");
+        test_close(&store);
+    }
+}
+
+/* A table in a schema is that one, whatever there is of the same name. */
+static void test_loose_table_in_a_schema(void **state)
+{
+    (void)state;
+    begin(postgres_string);
+    test_close(&store);
+    postgres_text(postgres, "CREATE SCHEMA app");
+    postgres_text(postgres, "CREATE TABLE app.verrou (key text, owner text, expiration bigint)");
+    create(postgres_string, "table=app.verrou&autocreate=false");
+    assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+    postgres_text(postgres, "DROP SCHEMA app CASCADE");
+    test_close(&store);
+
+    begin(mariadb_string);
+    test_close(&store);
+    mariadb_text(mariadb, "CREATE OR REPLACE DATABASE app");
+    mariadb_text(mariadb, "CREATE TABLE app.verrou (`key` varchar(9), owner varchar(9), expiration bigint)");
+    create(mariadb_string, "table=app.verrou&autocreate=false");
+    assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+    mariadb_text(mariadb, "DROP DATABASE app");
+    test_close(&store);
+
+    begin(sqlite_string);
+    test_close(&store);
+    create(sqlite_string, "table=main.verrou&autocreate=false");
+    assert_ok(insert("k", "me", VERROU_FOREVER));
+}
+
+/* Of a database whose catalogue is not known it is tried out, and nothing is left of that, with transactions or without. */
+static void test_probed_table(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        const database *db = &databases[i / 2];
+
+        untransacted = i % 2;
+        odbc_text(db->string, "CREATE TABLE verrou (%ckey%c varchar(250), owner varchar(250), expiration bigint%s)",
+                  db->quote, db->quote, db == SQLITE ? ", fence bigint" : "");
+        create(db->string, "autocreate=false");
+        assert_ok(calls->set_table_name(user(), "verrou", &err));
+        user()->dialect = verrou__odbc_dialect("Nonesuch");
+        assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+        assert_said("there must be a primary key or unique index on just the column \"key\"");
+        assert_string_equal(send_sql(db, "SELECT COUNT(*) FROM %s"), "0");
+        odbc_text(db->string, "CREATE UNIQUE INDEX verrou_own ON verrou (%ckey%c, owner)", db->quote, db->quote);
+        assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+        odbc_text(db->string, "CREATE UNIQUE INDEX verrou_key ON verrou (%ckey%c)", db->quote, db->quote);
+        assert_ok(insert("k", "me", VERROU_FOREVER));
+        assert_string_equal(send_sql(db, "SELECT COUNT(*) FROM %s"), "1");
+        assert_int_equal(insert("k", "you", VERROU_FOREVER), VERROU_ENOTACQUIRED);
+        assert_non_null(strstr(test_check(&store), "30 unique: the catalogue of this database is not known"));
+        test_close(&store);
+        send_sql(db, "DROP TABLE %s");
+    }
+}
+
+static int transact_again(void **state)
+{
+    untransacted = false;
+    return end(state);
+}
+
+/* A probe that cannot be made is a failure that says so, and no answer. */
+static void test_refused_probe(void **state)
+{
+    (void)state;
+    send_sql(SQLITE, "CREATE TABLE %s (\"key\" text, owner text CHECK (owner NOT LIKE 'probe%%'), expiration bigint)");
+    create(sqlite_string, "autocreate=false");
+    assert_ok(calls->set_table_name(user(), "verrou", &err));
+    user()->dialect = verrou__odbc_dialect("Nonesuch");
+    assert_int_equal(insert("k", "me", VERROU_FOREVER), VERROU_ESTORAGE);
+    assert_said("cannot be tried out: ");
+}
+
+/* A table that is another one's is refused with the column that it lacks, and is not altered. */
 static void test_other_table(void **state)
 {
+    const char *text_found;
+
     (void)state;
     for (const database *db = databases; db < DATABASES_END; db++) {
         send_sql(db, "CREATE TABLE %s (owner varchar(9), expiration bigint)");
@@ -838,6 +1085,13 @@ static void test_other_table(void **state)
         assert_int_equal(verrou_lock_acquire_immediately(lock, NULL, &err), VERROU_ESTORAGE);
         assert_said("it has no column \"key\"");
         close_store(NULL);
+        create(db->string, NULL);
+        assert_int_equal(test_find(&store, TEST_SCHEMA, NULL, TEST_LIMIT_MS, &text_found, &err), VERROU_ESTORAGE);
+        assert_said("it has no column \"key\"");
+        assert_int_equal(test_find(&store, TEST_SCHEMA_APPLY, NULL, TEST_LIMIT_MS, &text_found, &err), VERROU_ESTORAGE);
+        assert_said("it has no column \"key\"");
+        assert_false(user()->shape.fenced);
+        test_close(&store);
         send_sql(db, "DROP TABLE %s");
     }
 }
@@ -959,7 +1213,7 @@ static void test_pruning(void **state)
 
 /* ---- list, check and schema ---- */
 
-/* Live locks only, by prefix, with their tokens. Without a table there are none. */
+/* Live locks only, by prefix, with their tokens. A table that may be made has none. */
 static void test_listing(void **state)
 {
     (void)state;
@@ -1068,8 +1322,10 @@ int main(void)
         STORE_TEST(test_addresses),
         CALL_TEST(test_no_such_driver),
         CALL_TEST(test_nobody_listens),
-        STORE_TEST(test_wrong_password),
+        STORE_TEST(test_lanes),
+        STORE_TEST(test_refused_login),
         CALL_TEST(test_quoted_password),
+        CALL_TEST(test_short_password),
         CALL_TEST(test_rows),
         CALL_TEST(test_extend_to_the_same_end),
         CALL_TEST(test_tokens),
@@ -1090,6 +1346,12 @@ int main(void)
         STORE_TEST(test_dropped_table),
         STORE_TEST(test_missing_table),
         STORE_TEST(test_no_right_to_create),
+        CALL_TEST(test_no_right_to_read),
+        CALL_TEST(test_loose_table),
+        CALL_TEST(test_unique_table),
+        CALL_TEST(test_loose_table_in_a_schema),
+        cmocka_unit_test_setup_teardown(test_probed_table, drop, transact_again),
+        CALL_TEST(test_refused_probe),
         STORE_TEST(test_other_table),
         STORE_TEST(test_original_table),
         CALL_TEST(test_folded_keys),

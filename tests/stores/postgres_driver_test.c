@@ -266,49 +266,52 @@ static void a_request_is_one_statement(void **unused)
 }
 
 /*
- * A lease, a longer lease and the end of a lease that would else last long are safe with the disk and the standby when they are answered. The end of one
- * that is over soon is not waited for. The server of this test waits for a standby that does not exist.
+ * Nothing is answered before it is safe with the disk and the standby, but the end of a lease that would be over soon, if it is alone in its
+ * transaction. The server of this test waits for a standby that does not exist.
  */
 static void commits_that_are_waited_for(void **unused)
 {
+    static const struct {
+        verrou_op_kind kinds[2];
+        const char *keys[2]; /* the second NULL: there is one request */
+        verrou_op_result result;
+    } batches[] = {
+        {{VERROU_OP_RELEASE}, {"a"}, VERROU_OP_APPLIED},
+        {{VERROU_OP_RELEASE}, {"long"}, VERROU_OP_UNKNOWN},
+        {{VERROU_OP_RELEASE, VERROU_OP_RELEASE}, {"b", "longer"}, VERROU_OP_UNKNOWN},
+        {{VERROU_OP_RELEASE, VERROU_OP_EXTEND}, {"c", "d"}, VERROU_OP_UNKNOWN},
+        {{VERROU_OP_ACQUIRE}, {"new"}, VERROU_OP_UNKNOWN},
+        {{VERROU_OP_FORCE}, {"e"}, VERROU_OP_UNKNOWN},
+    };
     const postgres_options options = {.config = "synchronous_standby_names = 'absent'\n"};
     postgres_server *strict = postgres_server_start(&options);
-    test_store hasty =
+    test_store store =
         test_open(verrou_postgres_driver(), test_address(strict->port, "options=-c%20synchronous_commit%3Dlocal"));
-    verrou_op both[] = {test_op(VERROU_OP_RELEASE, "b", "o", 0), test_op(VERROU_OP_EXTEND, "c", "o", 30000)};
-    verrou_op releases[] = {test_op(VERROU_OP_RELEASE, "d", "o", 0), test_op(VERROU_OP_RELEASE, "e", "o", 0)};
-    verrou_op forever = test_op(VERROU_OP_ACQUIRE, "long", "o", VERROU_FOREVER);
-    test_store store;
+    verrou_op lasting[] = {test_op(VERROU_OP_ACQUIRE, "long", "o", 120000),
+                           test_op(VERROU_OP_ACQUIRE, "longer", "o", VERROU_FOREVER)};
 
     (void)unused;
-    for (int i = 0; i < 5; i++) {
-        char key[] = {(char)('a' + i), '\0'};
-        assert_int_equal(test_acquire(&hasty, key, "o"), VERROU_OP_APPLIED);
-    }
-    assert_int_equal(test_execute(&hasty, &forever, 1, TEST_LIMIT_MS, NULL), VERROU_OK);
-    test_close(&hasty);
-
-    store = test_open(verrou_postgres_driver(), test_address(strict->port, NULL));
-    assert_int_equal(test_release(&store, "a", "o"), VERROU_OP_APPLIED);
-    assert_int_equal(test_execute(&store, releases, 2, TEST_LIMIT_MS, NULL), VERROU_OK);
-    assert_int_equal(releases[0].result, VERROU_OP_APPLIED);
-    assert_int_equal(releases[1].result, VERROU_OP_APPLIED);
-    test_execute(&store, both, 2, BRIEF_MS, NULL);
-    assert_int_equal(both[0].result, VERROU_OP_UNKNOWN);
-    assert_int_equal(both[1].result, VERROU_OP_UNKNOWN);
+    for (const char *key = "abcde"; *key; key++)
+        assert_int_equal(test_acquire(&store, (char[]){*key, '\0'}, "o"), VERROU_OP_APPLIED);
+    assert_int_equal(test_execute(&store, lasting, 2, TEST_LIMIT_MS, NULL), VERROU_OK);
+    test_op_done(&lasting[0]);
+    test_op_done(&lasting[1]);
     test_close(&store);
 
-    store = test_open(verrou_postgres_driver(), test_address(strict->port, NULL));
-    test_op_done(&both[0]);
-    both[0] = test_op(VERROU_OP_RELEASE, "long", "o", 0);
-    test_execute(&store, both, 1, BRIEF_MS, NULL);
-    assert_int_equal(both[0].result, VERROU_OP_UNKNOWN);
-    test_close(&store);
-    for (int i = 0; i < 2; i++) {
-        test_op_done(&both[i]);
-        test_op_done(&releases[i]);
+    for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+        size_t n = batches[i].keys[1] ? 2 : 1;
+        verrou_op ops[2];
+
+        store = test_open(verrou_postgres_driver(), test_address(strict->port, NULL));
+        for (size_t at = 0; at < n; at++)
+            ops[at] = test_op(batches[i].kinds[at], batches[i].keys[at], "o", 30000);
+        test_execute(&store, ops, n, BRIEF_MS, NULL);
+        for (size_t at = 0; at < n; at++) {
+            assert_int_equal(ops[at].result, batches[i].result);
+            test_op_done(&ops[at]);
+        }
+        test_close(&store);
     }
-    test_op_done(&forever);
     postgres_server_free(strict);
 }
 

@@ -2,8 +2,10 @@
  * postgres_faults_test.c - the PostgreSQL store while something goes wrong: lost answers, servers that die, stand still or may not write, a
  * failover, wrong passwords, clocks that are wrong.
  *
- * The first half asks the driver itself, the second the library above it. Where it matters, what is answered is compared with what the server has.
+ * The first half asks the driver itself, the second the library above it, beginning with what is claimed of all stores (faults_testing.h).
+ * Where it matters, what is answered is compared with what the server has.
  */
+#include "faults_testing.h"
 #include "postgres_testing.h"
 
 #include <poll.h>
@@ -11,36 +13,15 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <verrou/verrou.h>
 
-static fault_proxy *proxy;
-
-static int start(void **state)
+static const char *address_with(int port, const char *settings)
 {
-    (void)state;
-    server = postgres_server_start(&(postgres_options){.durable = true});
-    return verrou_register_driver(verrou_postgres_driver(), NULL) == VERROU_OK ? 0 : -1;
+    return test_address(port, *settings ? settings + 1 : NULL);
 }
-
-static int begin_with_proxy(void **state)
-{
-    proxy = proxy_start_for(PROXY_POSTGRES, server->port);
-    return test_begin(state);
-}
-
-static int end_with_proxy(void **state)
-{
-    (void)state;
-    proxy_stop(proxy);
-    proxy = NULL;
-    return 0;
-}
-
-#define proxy_test(f) cmocka_unit_test_setup_teardown(f, begin_with_proxy, end_with_proxy)
 
 static test_store open_through_proxy(void)
 {
-    return test_open(verrou_postgres_driver(), test_address(proxy_port(proxy), NULL));
+    return test_open(verrou_postgres_driver(), test_address(proxy_port(faults_proxy), NULL));
 }
 
 static void reopen(test_store *store)
@@ -57,6 +38,61 @@ static const char *owner_of(const char *key)
     return postgres_text(server, "select owner from verrou where key = '%s'", key);
 }
 
+static void empty(void)
+{
+    test_begin(NULL);
+}
+
+#define LIVE "key = '" FAULTS_KEY "' and expiration > extract(epoch from clock_timestamp()) * 1000"
+
+static const char *holder_of_key(void)
+{
+    return postgres_text(server, "select coalesce(max(owner), '') from verrou where " LIVE);
+}
+
+static long long left_ms(void)
+{
+    return postgres_integer(server, "select floor(max(expiration) - extract(epoch from clock_timestamp()) * 1000)"
+                                    " from verrou where " LIVE);
+}
+
+/* The server warns of one that ended by itself just then. */
+static void end_sessions(void)
+{
+    postgres_text(server, "set client_min_messages = error;"
+                          " select pg_terminate_backend(pid) from pg_stat_activity"
+                          " where backend_type = 'client backend' and pid <> pg_backend_pid()");
+}
+
+/* A commit that waits for the disk takes along those before it that did not. */
+static void settle(void)
+{
+    postgres_text(server, "create temporary table settled ()");
+}
+
+FAULTS_SERVER_FUNCTIONS(postgres)
+
+static const faulty_store postgres_store = {
+    .protocol = PROXY_POSTGRES,
+    .match = {"verrou_acquire", "verrou_acquire", "verrou_release", "verrou_extend", "verrou_force", "verrou_inspect"},
+    .reply_bytes = 120,
+    .address = address_with,
+    FAULTS_SERVER,
+    .end_sessions = end_sessions,
+    .settle = settle,
+    .empty = empty,
+    .holder = holder_of_key,
+    .left_ms = left_ms,
+};
+
+static int start(void **state)
+{
+    (void)state;
+    server = postgres_server_start(NULL);
+    faults_use(&postgres_store);
+    return verrou_register_driver(verrou_postgres_driver(), NULL) == VERROU_OK ? 0 : -1;
+}
+
 /* ---- lost answers ---- */
 
 /* An answer that is lost is unknown, and the lane is not used again. What was carried out is found by asking with the same owner. */
@@ -66,13 +102,13 @@ static void a_lost_answer_is_unknown(void **unused)
 
     (void)unused;
     test_acquire(&store, "warm", "o");
-    proxy_set(proxy, PROXY_DROP_REPLY, .match = "verrou_acquire");
+    proxy_set(faults_proxy, PROXY_DROP_REPLY, .match = "verrou_acquire");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_UNKNOWN);
     assert_int_not_equal(test_last.lane, VERROU_OK);
     reopen(&store);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_REFUSED);
     assert_true(test_last.holder_is_owner);
-    proxy_set(proxy, PROXY_DROP_REQUEST, .match = "verrou_release");
+    proxy_set(faults_proxy, PROXY_DROP_REQUEST, .match = "verrou_release");
     assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_UNKNOWN);
     reopen(&store);
     assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_APPLIED);
@@ -93,7 +129,7 @@ static void an_unconfirmed_batch(void **unused)
     (void)unused;
     test_acquire(&store, "a", "o");
     test_acquire(&store, "c", "o");
-    proxy_set(proxy, PROXY_TRUNCATE_REPLY, .match = "verrou_acquire", .bytes = 500);
+    proxy_set(faults_proxy, PROXY_TRUNCATE_REPLY, .match = "verrou_acquire", .bytes = 500);
     assert_int_not_equal(test_execute(&store, ops, 4, TEST_LIMIT_MS, &err), VERROU_OK);
     assert_int_equal(ops[0].result, VERROU_OP_REFUSED);
     assert_string_equal(ops[0].holder, "o");
@@ -118,12 +154,12 @@ static void a_late_request_comes_to_nothing(void **unused)
 
     (void)unused;
     test_acquire(&store, "k", "o");
-    proxy_set(proxy, PROXY_HOLD_REQUEST, .match = "verrou_extend");
+    proxy_set(faults_proxy, PROXY_HOLD_REQUEST, .match = "verrou_extend");
     assert_int_not_equal(test_execute(&store, &op, 1, 200, &err), VERROU_OK);
     assert_int_equal(op.result, VERROU_OP_UNKNOWN);
     reopen(&store);
     assert_int_equal(test_extend(&store, "k", "o", 600000), VERROU_OP_APPLIED);
-    proxy_let_go(proxy);
+    proxy_let_go(faults_proxy);
     test_inspect(&store, "k");
     assert_true(test_last.remaining_ms > 500000);
     test_op_done(&op);
@@ -218,11 +254,11 @@ static void a_pooler_does_not_know_either(void **unused)
 
     (void)unused;
     snprintf(behind.folder, sizeof behind.folder, "127.0.0.1"); /* where the pooler finds the server */
-    behind.port = proxy_port(proxy);
+    behind.port = proxy_port(faults_proxy);
     front = pgbouncer_start_with(&behind, 1, "server_login_retry = 0\n");
     store = test_open(verrou_postgres_driver(), test_address(front->port, NULL));
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
-    proxy_set(proxy, PROXY_DROP_REPLY, .match = "UPDATE");
+    proxy_set(faults_proxy, PROXY_DROP_REPLY, .match = "UPDATE");
     assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_UNKNOWN);
     assert_string_equal(owner_of("k"), "");
     test_close(&store);
@@ -391,40 +427,21 @@ static void errors_of_several_lines(void **unused)
 
 /* ---- the library above it ---- */
 
-static verrou_store *open_store(int port, const char *settings)
-{
-    verrou_store *store = NULL;
-    verrou_error err = VERROU_ERROR_INIT;
-
-    if (verrou_store_open(test_address(port, settings), NULL, &store, &err) != VERROU_OK)
-        fail_msg("%s", err.message);
-    return store;
-}
-
-static verrou_lock *new_lock(verrou_store *store, const char *key)
-{
-    verrou_lock *lock = NULL;
-
-    assert_int_equal(verrou_lock_new(store, key, NULL, &lock, NULL), VERROU_OK);
-    return lock;
-}
-
 /* A lost answer is settled by the library: the lock is held, and its own lease is not waited for. */
 static void lost_answers_are_settled(void **unused)
 {
-    verrou_store *store = open_store(proxy_port(proxy), NULL);
-    verrou_lock *lock = new_lock(store, "k");
+    verrou_store *store = faults_open_proxy("");
+    verrou_lock *lock = faults_lock(store, "k", FAULTS_LEASE_MS);
 
     (void)unused;
     for (int i = 0; i < 5; i++) {
-        proxy_set(proxy, PROXY_DROP_REPLY, .match = "verrou_acquire");
-        proxy_set(proxy, PROXY_DROP_REPLY, .match = "verrou_release");
+        proxy_set(faults_proxy, PROXY_DROP_REPLY, .match = "verrou_acquire");
+        proxy_set(faults_proxy, PROXY_DROP_REPLY, .match = "verrou_release");
         assert_int_equal(verrou_lock_acquire(lock, NULL, NULL, NULL), VERROU_OK);
         assert_int_equal(verrou_lock_release(lock, NULL, NULL), VERROU_OK);
         assert_string_equal(owner_of("k"), "");
     }
-    verrou_lock_free(lock);
-    verrou_store_close(store);
+    faults_done(lock, store);
 }
 
 typedef struct worker {
@@ -474,7 +491,8 @@ static void wait_taken(atomic_int *taken, int more)
 /* The server is killed and started again in the middle of the work, several times: nobody is inside with somebody else, and it goes on. */
 static void a_server_that_is_killed_and_started_again(void **unused)
 {
-    verrou_store *stores[] = {open_store(server->port, NULL), open_store(server->port, NULL)};
+    verrou_store *stores[] = {faults_open(test_address(server->port, NULL)),
+                              faults_open(test_address(server->port, NULL))};
     atomic_bool over = false;
     atomic_int inside = 0, taken = 0;
     worker workers[6];
@@ -507,8 +525,9 @@ static void a_server_that_is_killed_and_started_again(void **unused)
 
 static void contend(int from_parent, int to_parent, const void *unused)
 {
-    verrou_store *store = open_store(server->port, NULL);
-    verrou_lock *locks[3] = {new_lock(store, "one"), new_lock(store, "two"), new_lock(store, "three")};
+    verrou_store *store = faults_open(test_address(server->port, NULL));
+    verrou_lock *locks[3] = {faults_lock(store, "one", FAULTS_LEASE_MS), faults_lock(store, "two", FAULTS_LEASE_MS),
+                             faults_lock(store, "three", FAULTS_LEASE_MS)};
 
     (void)unused;
     test_tell(to_parent);
@@ -567,8 +586,9 @@ static void dispatch_for(verrou_queue *queue, int64_t until_ms)
 static void many_waiters_cost_nothing(void **unused)
 {
     static verrou_lock *locks[WAITERS];
-    verrou_store *holder_store = open_store(server->port, NULL), *store = open_store(server->port, NULL);
-    verrou_lock *holder = new_lock(holder_store, "k");
+    verrou_store *holder_store = faults_open(test_address(server->port, NULL)),
+                 *store = faults_open(test_address(server->port, NULL));
+    verrou_lock *holder = faults_lock(holder_store, "k", FAULTS_LEASE_MS);
     verrou_queue *queue = NULL;
 
     (void)unused;
@@ -576,7 +596,7 @@ static void many_waiters_cost_nothing(void **unused)
     assert_int_equal(verrou_queue_new(&queue, NULL), VERROU_OK);
     assert_int_equal(verrou_lock_acquire(holder, NULL, NULL, NULL), VERROU_OK);
     for (int i = 0; i < WAITERS; i++) {
-        locks[i] = new_lock(store, "k");
+        locks[i] = faults_lock(store, "k", FAULTS_LEASE_MS);
         assert_int_equal(verrou_lock_acquire_async(locks[i], NULL, queue, on_acquired, locks[i], NULL), VERROU_OK);
     }
     while (postgres_logged(server, "execute verrou_show") == 0)
@@ -629,8 +649,9 @@ static int with_wrong_clock(const char *address, long long right_s)
 /* A process whose clock is a minute ahead or behind excludes and is excluded all the same: the server's clock counts. */
 static void wrong_clocks_do_no_harm(void **unused)
 {
-    verrou_store *store = open_store(server->port, NULL);
-    verrou_lock *held = new_lock(store, "held"), *theirs = new_lock(store, "theirs");
+    verrou_store *store = faults_open(test_address(server->port, NULL));
+    verrou_lock *held = faults_lock(store, "held", FAULTS_LEASE_MS),
+                *theirs = faults_lock(store, "theirs", FAULTS_LEASE_MS);
     int status;
 
     (void)unused;
@@ -662,8 +683,7 @@ static void wrong_clocks_do_no_harm(void **unused)
         assert_int_equal(verrou_lock_release(held, NULL, NULL), VERROU_OK);
     }
     verrou_lock_free(held);
-    verrou_lock_free(theirs);
-    verrou_store_close(store);
+    faults_done(theirs, store);
 }
 
 #endif
@@ -671,13 +691,13 @@ static void wrong_clocks_do_no_harm(void **unused)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        proxy_test(a_lost_answer_is_unknown),
-        proxy_test(an_unconfirmed_batch),
-        proxy_test(a_late_request_comes_to_nothing),
+        faults_test(a_lost_answer_is_unknown),
+        faults_test(an_unconfirmed_batch),
+        faults_test(a_late_request_comes_to_nothing),
         loud_test(a_lane_that_ended_at_rest),
         loud_test(a_frozen_server_meets_deadlines),
         loud_test(the_next_host_is_tried),
-        proxy_test(a_pooler_does_not_know_either),
+        faults_test(a_pooler_does_not_know_either),
         loud_test(a_silent_host_leaves_time_for_the_next),
         loud_test(standbys_and_failover),
         loud_test(a_session_that_becomes_read_only),
@@ -685,7 +705,8 @@ int main(int argc, char **argv)
         loud_test(wrong_certificates),
         loud_test(missing_files_are_named),
         loud_test(errors_of_several_lines),
-        proxy_test(lost_answers_are_settled),
+        FAULTS_TESTS,
+        faults_test(lost_answers_are_settled),
         loud_test(a_server_that_is_killed_and_started_again),
         loud_test(contention_leaves_no_errors),
         quiet_test(many_waiters_cost_nothing),
@@ -694,6 +715,8 @@ int main(int argc, char **argv)
 #endif
     };
 
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]);
     if (argc == 4 && strcmp(argv[1], "clock") == 0) {
         if (verrou_register_driver(verrou_postgres_driver(), NULL) != VERROU_OK)
             return 1;

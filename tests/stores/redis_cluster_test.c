@@ -309,7 +309,7 @@ static void new_node_is_used(void **state)
     lock = fixture_lock(store, m.free, LONG_MS);
     token = fixture_take(lock); /* the store knows three nodes */
     snprintf(port, sizeof port, "%d", node->port);
-    snprintf(bus, sizeof bus, "%d", node->ports[2].number);
+    snprintf(bus, sizeof bus, "%d", node->bus.number);
     snprintf(id, sizeof id, "%s", redis_text(node, "CLUSTER", "MYID", NULL));
     snprintf(number, sizeof number, "%d", m.slot);
     for (int n = 0; n < 3; n++)

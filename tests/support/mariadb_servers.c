@@ -6,18 +6,12 @@
 #include "mariadb_servers.h"
 
 #include <errmsg.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
-#define START_ATTEMPTS 5
 #define PACKAGE "mariadb-server-core mariadb-client-core"
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static mariadb_server *servers;
 
 /* ---- data ---- */
 
@@ -93,9 +87,18 @@ static void write_configuration(const mariadb_server *server, const mariadb_opti
 
 /* ---- starting ---- */
 
-/* An ordinary user has no /usr/sbin in PATH. */
-static void run_server(mariadb_server *server)
+static void configure(void *configured, int port, const void *options)
 {
+    mariadb_server *server = configured;
+
+    server->port = port;
+    write_configuration(server, options);
+}
+
+/* An ordinary user has no /usr/sbin in PATH. */
+static void run_server(void *run)
+{
+    mariadb_server *server = run;
     char defaults[PROCESS_PATH + 32];
     const char *argv[] = {"mariadbd", defaults, NULL};
 
@@ -126,37 +129,31 @@ static MYSQL *try_to_connect(const mariadb_server *server)
     return c;
 }
 
-/* False if it ended without ever answering. */
-static bool wait_for_answer(mariadb_server *server)
+static bool answers(const void *server)
 {
-    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
-    MYSQL *c;
+    MYSQL *c = try_to_connect(server);
 
-    while (process_clock_ms() < deadline) {
-        if ((c = try_to_connect(server))) {
-            mysql_close(c);
-            return true;
-        }
-        if (!process_running(&server->process))
-            return false;
-        process_pause();
-    }
-    process_print_log(&server->process);
-    process_fail("mariadbd on port %d runs but does not answer", server->port);
+    if (c)
+        mysql_close(c);
+    return c != NULL;
 }
 
-static mariadb_server *add_server(void)
+/* A polite end would write everything to the disk. */
+static void end(void *server)
 {
-    mariadb_server *server = calloc(1, sizeof *server);
-
-    if (!server)
-        process_fail("out of memory");
-    pthread_mutex_lock(&mutex);
-    server->next = servers;
-    servers = server;
-    pthread_mutex_unlock(&mutex);
-    return server;
+    mariadb_server_kill(server);
 }
+
+static const server_kind kind = {
+    .name = "mariadbd",
+    .size = sizeof(mariadb_server),
+    .process_at = offsetof(mariadb_server, process),
+    .stop_signal = SIGTERM,
+    .configure = configure,
+    .run = run_server,
+    .answers = answers,
+    .end = end,
+};
 
 static void fill_in(mariadb_server *server)
 {
@@ -164,8 +161,7 @@ static void fill_in(mariadb_server *server)
     snprintf(server->log, sizeof server->log, "%s/log", server->folder);
     snprintf(server->general_log, sizeof server->general_log, "%s/general.log", server->folder);
     snprintf(server->socket, sizeof server->socket, "%.200s/socket", server->folder);
-    if (strlen(server->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        process_fail("TMPDIR is too long for a unix socket: %s", server->socket);
+    server_check_socket(server->socket);
     make_data(server);
 }
 
@@ -197,24 +193,14 @@ static void settle(mariadb_server *server, const mariadb_options *options)
 mariadb_server *mariadb_server_start(const mariadb_options *options)
 {
     static const mariadb_options defaults;
-    mariadb_server *server = add_server();
+    mariadb_server *server = server_new(&kind);
 
     if (!options)
         options = &defaults;
     fill_in(server);
-    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        server->reserved = process_port_new();
-        server->port = server->reserved.number;
-        write_configuration(server, options);
-        run_server(server);
-        if (wait_for_answer(server)) {
-            settle(server, options);
-            return server;
-        }
-        process_port_free(&server->reserved);
-    }
-    process_print_log(&server->process);
-    process_fail("mariadbd does not start; its log is above");
+    server_start(server, options);
+    settle(server, options);
+    return server;
 }
 
 /* ---- stopping ---- */
@@ -231,12 +217,7 @@ void mariadb_server_kill(mariadb_server *server)
 
 void mariadb_server_restart(mariadb_server *server)
 {
-    mariadb_server_stop(server);
-    run_server(server);
-    if (!wait_for_answer(server)) {
-        process_print_log(&server->process);
-        process_fail("mariadbd does not start again; its log is above");
-    }
+    server_restart(server);
 }
 
 void mariadb_server_freeze(mariadb_server *server)
@@ -251,25 +232,12 @@ void mariadb_server_thaw(mariadb_server *server)
 
 void mariadb_server_free(mariadb_server *server)
 {
-    mariadb_server **link = &servers;
-
-    if (!server)
-        return;
-    pthread_mutex_lock(&mutex);
-    while (*link && *link != server)
-        link = &(*link)->next;
-    if (*link)
-        *link = server->next;
-    pthread_mutex_unlock(&mutex);
-    mariadb_server_kill(server); /* a polite end would write everything to the disk */
-    process_port_free(&server->reserved);
-    free(server);
+    server_free(server);
 }
 
 void mariadb_free_all(void)
 {
-    while (servers)
-        mariadb_server_free(servers);
+    server_free_all(&kind);
 }
 
 /* ---- the plain client ---- */

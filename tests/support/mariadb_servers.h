@@ -37,6 +37,7 @@ typedef struct mariadb_options {
 
 /* To be read only. */
 struct mariadb_server {
+    server_base base; /* private */
     int port;
     char folder[PROCESS_PATH]; /* "my.cnf", "log", "general.log", and the data in "data" */
     char socket[PROCESS_PATH]; /* path of the unix socket */
@@ -46,8 +47,6 @@ struct mariadb_server {
     char general_log[PROCESS_PATH + 16];
     long log_from;
     long general_log_from;
-    process_port reserved;
-    mariadb_server *next;
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. */

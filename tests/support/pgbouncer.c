@@ -3,17 +3,16 @@
  */
 #include "pgbouncer.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define START_ATTEMPTS 5
+typedef struct pgbouncer_options {
+    int pool_size;
+    const char *config;
+} pgbouncer_options;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pgbouncer *poolers;
-
-static void write_configuration(const pgbouncer *pooler, int pool_size, const char *config)
+static void write_configuration(const pgbouncer *pooler, const pgbouncer_options *options)
 {
     char path[PROCESS_PATH + 16], *text = NULL;
     size_t length;
@@ -24,7 +23,7 @@ static void write_configuration(const pgbouncer *pooler, int pool_size, const ch
     fprintf(out, "[databases]\n* = host=%s port=%d\n", pooler->server->folder, pooler->server->port);
     fprintf(out, "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n", pooler->port);
     fprintf(out, "auth_type = trust\nauth_file = %s/users\npool_mode = transaction\n", pooler->folder);
-    fprintf(out, "default_pool_size = %d\n%s", pool_size, config ? config : "");
+    fprintf(out, "default_pool_size = %d\n%s", options->pool_size, options->config ? options->config : "");
     fclose(out);
     snprintf(path, sizeof path, "%s/pgbouncer.ini", pooler->folder);
     server_write_file(path, text);
@@ -33,9 +32,18 @@ static void write_configuration(const pgbouncer *pooler, int pool_size, const ch
     server_write_file(path, "\"" POSTGRES_USER "\" \"\"\n\"" POSTGRES_PASSWORD_USER "\" \"\"\n");
 }
 
-/* An ordinary user has no /usr/sbin in PATH. */
-static void run_pooler(pgbouncer *pooler)
+static void configure(void *configured, int port, const void *options)
 {
+    pgbouncer *pooler = configured;
+
+    pooler->port = port;
+    write_configuration(pooler, options);
+}
+
+/* An ordinary user has no /usr/sbin in PATH. */
+static void run_server(void *run)
+{
+    pgbouncer *pooler = run;
     char config[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
     const char *argv[] = {"pgbouncer", config, NULL};
 
@@ -57,55 +65,39 @@ static PGconn *try_to_connect(const pgbouncer *pooler)
     return NULL;
 }
 
-/* False if it ended without ever answering. */
-static bool wait_for_answer(pgbouncer *pooler)
+static bool answers(const void *pooler)
 {
-    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
-    PGconn *c;
+    PGconn *c = try_to_connect(pooler);
 
-    while (process_clock_ms() < deadline) {
-        if ((c = try_to_connect(pooler))) {
-            PQfinish(c);
-            return true;
-        }
-        if (!process_running(&pooler->process))
-            return false;
-        process_pause();
-    }
-    process_print_log(&pooler->process);
-    process_fail("pgbouncer on port %d runs but does not answer", pooler->port);
+    if (c)
+        PQfinish(c);
+    return c != NULL;
 }
 
-static pgbouncer *add_pooler(const postgres_server *server)
+static void end(void *pooler)
 {
-    pgbouncer *pooler = calloc(1, sizeof *pooler);
-
-    if (!pooler)
-        process_fail("out of memory");
-    pooler->server = server;
-    pthread_mutex_lock(&mutex);
-    pooler->next = poolers;
-    poolers = pooler;
-    pthread_mutex_unlock(&mutex);
-    return pooler;
+    process_kill_family(&((pgbouncer *)pooler)->process);
 }
+
+static const server_kind kind = {
+    .name = "pgbouncer",
+    .size = sizeof(pgbouncer),
+    .process_at = offsetof(pgbouncer, process),
+    .stop_signal = SIGINT,
+    .configure = configure,
+    .run = run_server,
+    .answers = answers,
+    .end = end,
+};
 
 pgbouncer *pgbouncer_start_with(const postgres_server *server, int pool_size, const char *config)
 {
-    pgbouncer *pooler = add_pooler(server);
+    pgbouncer *pooler = server_new(&kind);
 
+    pooler->server = server;
     server_make_folder("pgbouncer", pooler->folder);
-    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        pooler->reserved = process_port_new();
-        pooler->port = pooler->reserved.number;
-        write_configuration(pooler, pool_size, config);
-        run_pooler(pooler);
-        if (wait_for_answer(pooler))
-            return pooler;
-        process_port_free(&pooler->reserved);
-    }
-    process_print_log(&pooler->process);
-    process_fail("pgbouncer does not start; its log is above");
+    server_start(pooler, &(pgbouncer_options){pool_size, config});
+    return pooler;
 }
 
 pgbouncer *pgbouncer_start(const postgres_server *server, int pool_size)
@@ -115,25 +107,12 @@ pgbouncer *pgbouncer_start(const postgres_server *server, int pool_size)
 
 void pgbouncer_free(pgbouncer *pooler)
 {
-    pgbouncer **link = &poolers;
-
-    if (!pooler)
-        return;
-    pthread_mutex_lock(&mutex);
-    while (*link && *link != pooler)
-        link = &(*link)->next;
-    if (*link)
-        *link = pooler->next;
-    pthread_mutex_unlock(&mutex);
-    process_kill_family(&pooler->process);
-    process_port_free(&pooler->reserved);
-    free(pooler);
+    server_free(pooler);
 }
 
 void pgbouncer_free_all(void)
 {
-    while (poolers)
-        pgbouncer_free(poolers);
+    server_free_all(&kind);
 }
 
 PGconn *pgbouncer_connect(const pgbouncer *pooler)

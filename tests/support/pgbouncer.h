@@ -9,13 +9,12 @@
 #include "postgres_servers.h"
 
 typedef struct pgbouncer {
+    server_base base;          /* private */
     int port;                  /* to be read only, like all of this */
     char folder[PROCESS_PATH]; /* "pgbouncer.ini", "users" and "log" */
     process process;
     /* The rest is private. */
     const postgres_server *server;
-    process_port reserved;
-    struct pgbouncer *next;
 } pgbouncer;
 
 /*

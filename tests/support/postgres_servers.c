@@ -15,14 +15,9 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#define START_ATTEMPTS 5
 #define PACKAGE "postgresql"
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static postgres_server *servers;
 
 /* ---- programs ---- */
 
@@ -210,9 +205,18 @@ static void write_configuration(const postgres_server *server, const postgres_op
 
 /* ---- starting ---- */
 
-/* With SIGQUIT it also ends its other processes and gives its shared memory back. */
-static void run_server(postgres_server *server)
+static void configure(void *configured, int port, const void *options)
 {
+    postgres_server *server = configured;
+
+    server->port = port;
+    write_configuration(server, options);
+}
+
+/* With SIGQUIT it also ends its other processes and gives its shared memory back. */
+static void run_server(void *run)
+{
+    postgres_server *server = run;
     char path[PROCESS_PATH + 32], config[PROCESS_PATH + 64];
     const char *argv[] = {program("postgres", path), "-c", config, NULL};
 
@@ -248,24 +252,53 @@ static PGconn *try_to_connect(const postgres_server *server)
     return NULL;
 }
 
-/* False if it ended without ever answering. */
-static bool wait_for_answer(postgres_server *server)
+static bool answers(const void *server)
 {
-    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
-    PGconn *c;
+    PGconn *c = try_to_connect(server);
 
-    while (process_clock_ms() < deadline) {
-        if ((c = try_to_connect(server))) {
-            PQfinish(c);
-            return true;
-        }
-        if (!process_running(&server->process))
-            return false;
-        process_pause();
-    }
-    process_print_log(&server->process);
-    process_fail("postgres on port %d runs but does not answer", server->port);
+    if (c)
+        PQfinish(c);
+    return c != NULL;
 }
+
+/* A killed server's segment would be there until the machine is started again. Its number is in line 7 of this file. */
+static void free_shared_memory(const postgres_server *server)
+{
+    char path[PROCESS_PATH + 32], line[256];
+    unsigned long key;
+    int id;
+    FILE *in;
+
+    snprintf(path, sizeof path, "%s/data/postmaster.pid", server->folder);
+    in = fopen(path, "re");
+    for (int i = 1; in && fgets(line, sizeof line, in); i++) {
+        if (i == 7 && sscanf(line, "%lu %d", &key, &id) == 2)
+            shmctl(id, IPC_RMID, NULL);
+    }
+    if (in)
+        fclose(in);
+}
+
+/* A polite end would wait for standbys. */
+static void end(void *ended)
+{
+    postgres_server *server = ended;
+
+    process_thaw(&server->process);
+    process_stop(&server->process, SIGQUIT);
+    free_shared_memory(server);
+}
+
+static const server_kind kind = {
+    .name = "postgres",
+    .size = sizeof(postgres_server),
+    .process_at = offsetof(postgres_server, process),
+    .stop_signal = SIGINT,
+    .configure = configure,
+    .run = run_server,
+    .answers = answers,
+    .end = end,
+};
 
 /* exit() after a test that failed: then nobody calls postgres_free_all(), and a killed process would not give its shared memory back. */
 static pid_t owner;
@@ -276,21 +309,16 @@ static void clean_up(void)
         postgres_free_all();
 }
 
-static postgres_server *add_server(void)
+static void clean_up_at_exit(void)
 {
-    postgres_server *server = calloc(1, sizeof *server);
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
-    if (!server)
-        process_fail("out of memory");
     process_folder(); /* so that its exit handler comes after ours */
     pthread_mutex_lock(&mutex);
     if (!owner)
         atexit(clean_up);
     owner = getpid();
-    server->next = servers;
-    servers = server;
     pthread_mutex_unlock(&mutex);
-    return server;
 }
 
 static void fill_in(postgres_server *server, const postgres_options *options)
@@ -300,8 +328,7 @@ static void fill_in(postgres_server *server, const postgres_options *options)
     server_make_folder("postgres", server->folder);
     snprintf(server->log, sizeof server->log, "%s/log", server->folder);
     snprintf(socket, sizeof socket, "%s/.s.PGSQL.65535.lock", server->folder);
-    if (strlen(socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-        process_fail("TMPDIR is too long for a unix socket: %s", socket);
+    server_check_socket(socket);
     server->primary = options->standby_of;
     make_data(server);
 }
@@ -333,25 +360,16 @@ static void settle(postgres_server *server, const postgres_options *options)
 postgres_server *postgres_server_start(const postgres_options *options)
 {
     static const postgres_options defaults;
-    postgres_server *server = add_server();
+    postgres_server *server = server_new(&kind);
 
     if (!options)
         options = &defaults;
+    clean_up_at_exit();
     fill_in(server, options);
     write_hba(server, options);
-    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        server->reserved = process_port_new();
-        server->port = server->reserved.number;
-        write_configuration(server, options);
-        run_server(server);
-        if (wait_for_answer(server)) {
-            settle(server, options);
-            return server;
-        }
-        process_port_free(&server->reserved);
-    }
-    process_print_log(&server->process);
-    process_fail("postgres does not start; its log is above");
+    server_start(server, options);
+    settle(server, options);
+    return server;
 }
 
 /* ---- stopping ---- */
@@ -368,12 +386,7 @@ void postgres_server_kill(postgres_server *server)
 
 void postgres_server_restart(postgres_server *server)
 {
-    postgres_server_stop(server);
-    run_server(server);
-    if (!wait_for_answer(server)) {
-        process_print_log(&server->process);
-        process_fail("postgres does not start again; its log is above");
-    }
+    server_restart(server);
 }
 
 void postgres_server_freeze(postgres_server *server)
@@ -386,47 +399,14 @@ void postgres_server_thaw(postgres_server *server)
     process_thaw(&server->process);
 }
 
-/* A killed server's segment would be there until the machine is started again. Its number is in line 7 of this file. */
-static void free_shared_memory(const postgres_server *server)
-{
-    char path[PROCESS_PATH + 32], line[256];
-    unsigned long key;
-    int id;
-    FILE *in;
-
-    snprintf(path, sizeof path, "%s/data/postmaster.pid", server->folder);
-    in = fopen(path, "re");
-    for (int i = 1; in && fgets(line, sizeof line, in); i++) {
-        if (i == 7 && sscanf(line, "%lu %d", &key, &id) == 2)
-            shmctl(id, IPC_RMID, NULL);
-    }
-    if (in)
-        fclose(in);
-}
-
 void postgres_server_free(postgres_server *server)
 {
-    postgres_server **link = &servers;
-
-    if (!server)
-        return;
-    pthread_mutex_lock(&mutex);
-    while (*link && *link != server)
-        link = &(*link)->next;
-    if (*link)
-        *link = server->next;
-    pthread_mutex_unlock(&mutex);
-    process_thaw(&server->process);
-    process_stop(&server->process, SIGQUIT); /* a polite end would wait for standbys */
-    free_shared_memory(server);
-    process_port_free(&server->reserved);
-    free(server);
+    server_free(server);
 }
 
 void postgres_free_all(void)
 {
-    while (servers)
-        postgres_server_free(servers);
+    server_free_all(&kind);
 }
 
 /* ---- standbys ---- */

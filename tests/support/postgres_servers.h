@@ -39,6 +39,7 @@ typedef struct postgres_options {
 
 /* To be read only. */
 struct postgres_server {
+    server_base base; /* private */
     int port;
     char folder[PROCESS_PATH]; /* the unix socket, "postgresql.conf", "pg_hba.conf", "log", and the data in "data" */
     process process;
@@ -46,8 +47,6 @@ struct postgres_server {
     char log[PROCESS_PATH + 8];
     long log_from;
     postgres_server *primary;
-    process_port reserved;
-    postgres_server *next;
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. A standby has caught up with its primary. */

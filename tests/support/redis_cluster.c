@@ -190,7 +190,7 @@ static void meet(const redis_server *node, const redis_server *other)
     char port[16], bus[16];
 
     snprintf(port, sizeof port, "%d", redis__server_group_port(other));
-    snprintf(bus, sizeof bus, "%d", other->ports[2].number);
+    snprintf(bus, sizeof bus, "%d", other->bus.number);
     redis_text(node, "CLUSTER", "MEET", "127.0.0.1", port, bus, NULL);
 }
 

@@ -5,24 +5,18 @@
 #include "redis_servers.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #define MAX_ARGUMENTS 64
-#define START_ATTEMPTS 5
 #define INFO_ATTEMPTS 10
 
 /* The plain client's own user where an ACL file decides about all others. */
 #define SUPPORT_USER "verrou-tests"
 #define SUPPORT_PASSWORD "verrou-tests"
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static redis_server *servers;
 
 /* ---- configuration ---- */
 
@@ -90,7 +84,7 @@ static void write_configuration(redis_server *server, const redis_options *optio
     if (server->socket[0])
         fprintf(out, "unixsocket %s\nunixsocketperm 700\n", server->socket);
     if (role == REDIS_CLUSTER_NODE)
-        fprintf(out, "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port %d\n", server->ports[2].number);
+        fprintf(out, "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port %d\n", server->bus.number);
     if (master)
         fprintf(out, "replicaof 127.0.0.1 %d\n", role == REDIS_NODE ? redis__server_group_port(master) : master->port);
     fprintf(out, "%s%s", config ? config : "", options->config ? options->config : "");
@@ -106,8 +100,9 @@ static void write_configuration(redis_server *server, const redis_options *optio
  * On Debian redis-server and redis-sentinel are other names for redis-check-rdb, a program that looks at the name it was started by.
  * The package redis-tools has it without the system service that comes with the package redis-server.
  */
-static void run_server(redis_server *server)
+static void run_server(void *run)
 {
+    redis_server *server = run;
     char config[PROCESS_PATH + 16], log[PROCESS_PATH + 8];
     const char *argv[] = {"redis-server", config, server->sentinel ? "--sentinel" : NULL, NULL};
 
@@ -117,7 +112,7 @@ static void run_server(redis_server *server)
                   &(process_spec){.argv = argv, .stand_in = "redis-check-rdb", .package = "redis-tools", .log = log});
 }
 
-static bool answers(const redis_server *server)
+static bool answers(const void *server)
 {
     redisReply *reply = redis__try(server, 1, (const char *[]){"PING"});
     bool pong = reply && reply->type == REDIS_REPLY_STATUS && strcmp(reply->str, "PONG") == 0;
@@ -128,52 +123,61 @@ static bool answers(const redis_server *server)
     return pong;
 }
 
-/* False if it ended without ever answering. */
-static bool wait_for_answer(redis_server *server)
+static void free_ports(void *of)
 {
-    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+    redis_server *server = of;
 
-    while (process_clock_ms() < deadline) {
-        if (answers(server))
-            return true;
-        if (!process_running(&server->process))
-            return false;
-        process_pause();
-    }
-    process_print_log(&server->process);
-    process_fail("redis-server on port %d runs but does not answer", server->port);
-}
-
-static void free_ports(redis_server *server)
-{
-    for (int i = 0; i < 3; i++)
-        process_port_free(&server->ports[i]);
+    process_port_free(&server->tls_reserved);
+    process_port_free(&server->bus);
 }
 
 static void take_ports(redis_server *server, const redis_options *options, redis_role role)
 {
-    server->ports[0] = process_port_new();
-    server->port = server->ports[0].number;
     if (options->tls) {
-        server->ports[1] = process_port_new();
-        server->tls_port = server->ports[1].number;
+        server->tls_reserved = process_port_new();
+        server->tls_port = server->tls_reserved.number;
     }
     if (role == REDIS_CLUSTER_NODE)
-        server->ports[2] = process_port_new();
+        server->bus = process_port_new();
 }
 
-static redis_server *add_server(void)
+/* What a server is to be, and how. */
+typedef struct redis_part {
+    const redis_options *options;
+    redis_role role;
+    const char *config;
+} redis_part;
+
+static void configure(void *configured, int port, const void *given)
 {
-    redis_server *server = calloc(1, sizeof *server);
+    const redis_part *part = given;
+    redis_server *server = configured;
 
-    if (!server)
-        process_fail("out of memory");
-    pthread_mutex_lock(&mutex);
-    server->next = servers;
-    servers = server;
-    pthread_mutex_unlock(&mutex);
-    return server;
+    server->port = port;
+    take_ports(server, part->options, part->role);
+    write_configuration(server, part->options, part->role, part->config);
 }
+
+/* A polite end would wait for replicas. */
+static void end(void *ended)
+{
+    redis_server *server = ended;
+
+    redis_server_kill(server);
+    free(server->group);
+}
+
+static const server_kind kind = {
+    .name = "redis-server",
+    .size = sizeof(redis_server),
+    .process_at = offsetof(redis_server, process),
+    .stop_signal = SIGTERM,
+    .configure = configure,
+    .free_ports = free_ports,
+    .run = run_server,
+    .answers = answers,
+    .end = end,
+};
 
 static void fill_in(redis_server *server, const redis_options *options, redis_role role)
 {
@@ -181,8 +185,7 @@ static void fill_in(redis_server *server, const redis_options *options, redis_ro
     process_make_folder(server->sentinel ? "sentinel" : "redis", server->folder);
     if (options->unix_socket) {
         snprintf(server->socket, sizeof server->socket, "%.200s/socket", server->folder);
-        if (strlen(server->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
-            process_fail("TMPDIR is too long for a unix socket: %s", server->socket);
+        server_check_socket(server->socket);
     }
     if (options->password)
         snprintf(server->password, sizeof server->password, "%s", options->password);
@@ -192,19 +195,11 @@ static void fill_in(redis_server *server, const redis_options *options, redis_ro
 
 redis_server *redis__server_new(const redis_options *options, redis_role role, const char *config)
 {
-    redis_server *server = add_server();
+    redis_server *server = server_new(&kind);
 
     fill_in(server, options, role);
-    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
-        take_ports(server, options, role);
-        write_configuration(server, options, role, config);
-        run_server(server);
-        if (wait_for_answer(server))
-            return server;
-        free_ports(server);
-    }
-    process_print_log(&server->process);
-    process_fail("redis-server does not start; its log is above");
+    server_start(server, &(redis_part){options, role, config});
+    return server;
 }
 
 redis_server *redis_server_start(const redis_options *options)
@@ -231,12 +226,7 @@ void redis_server_kill(redis_server *server)
 
 void redis_server_restart(redis_server *server)
 {
-    redis_server_stop(server);
-    run_server(server);
-    if (!wait_for_answer(server)) {
-        process_print_log(&server->process);
-        process_fail("redis-server does not start again; its log is above");
-    }
+    server_restart(server);
 }
 
 void redis_server_freeze(redis_server *server)
@@ -251,26 +241,12 @@ void redis_server_thaw(redis_server *server)
 
 void redis_server_free(redis_server *server)
 {
-    redis_server **link = &servers;
-
-    if (!server)
-        return;
-    pthread_mutex_lock(&mutex);
-    while (*link && *link != server)
-        link = &(*link)->next;
-    if (*link)
-        *link = server->next;
-    pthread_mutex_unlock(&mutex);
-    redis_server_kill(server); /* a polite end would wait for replicas */
-    free_ports(server);
-    free(server->group);
-    free(server);
+    server_free(server);
 }
 
 void redis_free_all(void)
 {
-    while (servers)
-        redis_server_free(servers);
+    server_free_all(&kind);
 }
 
 int redis_teardown(void **unused)

@@ -32,6 +32,7 @@ typedef struct redis_options {
 
 /* To be read only. */
 struct redis_server {
+    server_base base; /* private */
     int port;
     int tls_port;              /* 0: no TLS */
     char socket[PROCESS_PATH]; /* path of the unix socket, "" if there is none */
@@ -41,9 +42,9 @@ struct redis_server {
     /* The rest is private. */
     char user[32];
     bool sentinel;
-    process_port ports[3]; /* plain, TLS, the cluster's bus */
-    void *group;           /* memory to free with this server */
-    redis_server *next;
+    process_port tls_reserved;
+    process_port bus; /* of the cluster */
+    void *group;      /* memory to free with this server */
 };
 
 /* Start a server and wait until it answers. NULL stands for default options. A replica has caught up with its master. */

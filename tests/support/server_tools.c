@@ -8,8 +8,117 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #define TEXTS 17
+#define START_ATTEMPTS 5
+
+/* ---- a server of any kind ---- */
+
+static pthread_mutex_t servers_mutex = PTHREAD_MUTEX_INITIALIZER;
+static server_base *servers;
+
+static process *process_of(server_base *server)
+{
+    return (process *)((char *)server + server->kind->process_at);
+}
+
+void *server_new(const server_kind *kind)
+{
+    server_base *server = calloc(1, kind->size);
+
+    if (!server)
+        process_fail("out of memory");
+    server->kind = kind;
+    pthread_mutex_lock(&servers_mutex);
+    server->next = servers;
+    servers = server;
+    pthread_mutex_unlock(&servers_mutex);
+    return server;
+}
+
+/* False if it ended without ever answering. */
+static bool wait_for_answer(server_base *server)
+{
+    int64_t deadline = process_clock_ms() + PROCESS_PATIENCE_MS;
+
+    while (process_clock_ms() < deadline) {
+        if (server->kind->answers(server))
+            return true;
+        if (!process_running(process_of(server)))
+            return false;
+        process_pause();
+    }
+    process_print_log(process_of(server));
+    process_fail("%s runs but does not answer; its log is above", server->kind->name);
+}
+
+static void free_ports(server_base *server)
+{
+    process_port_free(&server->reserved);
+    if (server->kind->free_ports)
+        server->kind->free_ports(server);
+}
+
+void server_start(void *started, const void *options)
+{
+    server_base *server = started;
+
+    for (int attempt = 0; attempt < START_ATTEMPTS; attempt++) {
+        server->reserved = process_port_new();
+        server->kind->configure(server, server->reserved.number, options);
+        server->kind->run(server);
+        if (wait_for_answer(server))
+            return;
+        free_ports(server);
+    }
+    process_print_log(process_of(server));
+    process_fail("%s does not start; its log is above", server->kind->name);
+}
+
+void server_restart(void *restarted)
+{
+    server_base *server = restarted;
+
+    process_stop(process_of(server), server->kind->stop_signal);
+    server->kind->run(server);
+    if (wait_for_answer(server))
+        return;
+    process_print_log(process_of(server));
+    process_fail("%s does not start again; its log is above", server->kind->name);
+}
+
+void server_free(void *freed)
+{
+    server_base *server = freed, **link = &servers;
+
+    if (!server)
+        return;
+    pthread_mutex_lock(&servers_mutex);
+    while (*link && *link != server)
+        link = &(*link)->next;
+    if (*link)
+        *link = server->next;
+    pthread_mutex_unlock(&servers_mutex);
+    server->kind->end(server);
+    free_ports(server);
+    free(server);
+}
+
+void server_free_all(const server_kind *kind)
+{
+    server_base *server;
+
+    do {
+        pthread_mutex_lock(&servers_mutex);
+        for (server = servers; server && server->kind != kind;)
+            server = server->next;
+        pthread_mutex_unlock(&servers_mutex);
+        server_free(server);
+    } while (server);
+}
+
+/* ---- certificates ---- */
 
 const char *server_certificates(void)
 {
@@ -114,6 +223,12 @@ void server_write_file(const char *path, const char *text)
 {
     process_write_file(path, text);
     process_give_away(path);
+}
+
+void server_check_socket(const char *path)
+{
+    if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
+        process_fail("TMPDIR is too long for a unix socket: %s", path);
 }
 
 static void copy_file(const char *from, const char *to)

@@ -561,6 +561,37 @@ static void test_turn_of_a_slow_store(void **state)
     }
 }
 
+/* With a store that mostly answers within a millisecond a turn is a short one, however long it has been in use. */
+static void test_turn_of_a_fast_store(void **state)
+{
+    struct process *process = world_open(&world, NULL);
+    verrou_lock *locks[6];
+    struct outcome outcomes[6];
+    struct outcome release;
+
+    (void)state;
+    crowd(process, locks, outcomes, 6);
+    for (int i = 0; i < 300; i++) { /* one in ten comes on the next millisecond */
+        verrou_lock *other = new_lock(process, "other", 1000);
+
+        if (i % 10 == 0)
+            world_script(&world, (struct turn){.after_ms = 1});
+        hold(other);
+        start_release(&release, other, 1000);
+        world_settle(&world);
+        verrou_lock_free(other);
+    }
+    world.others = 0;
+    for (int i = 0; i < 5; i++) {
+        start_release(&release, locks[i], 1000);
+        world_settle(&world);
+        assert_done(&outcomes[i + 1], VERROU_OK);
+        assert_int_equal(world.requests[world.request_count - 1].batch, i % 2 ? 2 : 1);
+        world_pass(&world, 1);
+    }
+    free_locks(locks, 6);
+}
+
 /* After a turn the key is free once, also if nobody is known to wait: not every store knows all who do. */
 static void test_free_after_turn(void **state)
 {
@@ -675,6 +706,7 @@ int main(void)
         TEST(test_stepping_back_ends),
         TEST(test_turn),
         TEST(test_turn_of_a_slow_store),
+        TEST(test_turn_of_a_fast_store),
         TEST(test_passing_on),
         TEST(test_passing_on_in_turn),
         TEST(test_free_after_turn),

@@ -21,7 +21,7 @@
 #define LOCKED_MS 10     /* how long a locked row is tried */
 #define PAUSE_US 300     /* between two tries, at first */
 #define MAX_PRUNE_MS 1000
-#define REFUSED_MS 2000 /* how long a refusal is remembered */
+#define REFUSED_MS 50 /* how long a refusal is remembered */
 
 typedef enum {
     REQUEST_LOOK,   /* an acquire that is likely to be refused */

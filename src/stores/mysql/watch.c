@@ -181,14 +181,14 @@ verrou_status verrou__mysql_watch_open(void *context, int64_t deadline_ms, void 
         return state->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
     *watch = (mysql_watch){.asking = false};
     watch->lane = verrou__mysql_connect(state, deadline_ms, &fault);
-    if (watch->lane && !watch->lane->marker[0]) {
-        verrou__mysql_lane_close(state, watch->lane);
-        watch->lane = NULL;
-        verrou__mysql_fault_set(&fault, MEANS_FAILED, 0, "the server has no user locks");
-    }
     if (!watch->lane) {
         state->host->free(watch);
         return verrou__mysql_fail(state, &fault, err);
+    }
+    if (!watch->lane->marker[0]) {
+        verrou__mysql_lane_close(state, watch->lane);
+        state->host->free(watch);
+        return state->host->fail(err, VERROU_ENOTSUP, 0, NULL, "mysql: the server has no user locks");
     }
     drop_all(state);
     *ret_watch = watch;

@@ -8,7 +8,7 @@
 
 static verrou_status fail_nomem(const odbc_store *store, verrou_error *err)
 {
-    return store->host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
+    return verrou__odbc_fail(store, err, VERROU_ENOMEM, true, NULL, "out of memory");
 }
 
 /* The server's clock, or this machine's if it has none. */
@@ -57,12 +57,11 @@ verrou_status verrou__odbc_list(void *state, void *lane, const char *prefix, siz
     odbc_store *store = state;
     listing list = {store, prefix ? prefix : "", prefix_len, 0, deadline_ms, sink, false, false};
     odbc_param params[1] = {{0}};
-    verrou_status status = verrou__odbc_look(store, err);
+    verrou_status status = store->names.autocreate ? verrou__odbc_make(store, err) : verrou__odbc_ready(store, err);
 
     (void)lane;
-    if (status != VERROU_OK || !store->shape.exists)
-        return status;
-    status = now_read(store, &list.now_ms, err);
+    if (status == VERROU_OK)
+        status = now_read(store, &list.now_ms, err);
     if (status != VERROU_OK)
         return status;
     params[0].number = list.now_ms;
@@ -76,7 +75,8 @@ verrou_status verrou__odbc_list(void *state, void *lane, const char *prefix, siz
     if (status == VERROU_OK && list.nomem)
         return fail_nomem(store, err);
     if (status == VERROU_OK && list.late)
-        return store->host->fail(err, VERROU_ESTORAGE, 1, NULL, "the table could not be listed within the time limit");
+        return verrou__odbc_fail(store, err, VERROU_ESTORAGE, true, NULL,
+                                 "the table could not be listed within the time limit");
     return status;
 }
 
@@ -149,26 +149,30 @@ static verrou_status check_table(odbc_store *store, verrou_sink *sink, int *bad,
 {
     const verrou_host *host = store->host;
     const char *name = store->names.table;
+    verrou_error misfit = VERROU_ERROR_INIT;
     int64_t rows = 0;
     verrou_status status = verrou__odbc_look(store, err);
 
     if (status != VERROU_OK)
         return status;
+    if (verrou__odbc_fits(store, &misfit) != VERROU_OK) {
+        *bad |= host->finding(sink, VERROU_ERROR_LEVEL, "table", "%s", misfit.message);
+        return VERROU_OK;
+    }
     if (!store->shape.exists) {
         *bad |= host->finding(sink, store->names.autocreate ? VERROU_INFO : VERROU_ERROR_LEVEL, "table",
                               "\"%s\" does not exist%s", name,
                               store->names.autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
         return VERROU_OK;
     }
-    if (store->shape.missing[0]) {
-        *bad |= host->finding(sink, VERROU_ERROR_LEVEL, "table", "\"%s\" cannot hold locks: it has no column \"%s\"",
-                              name, store->shape.missing);
-        return VERROU_OK;
-    }
     *bad |= host->finding(sink, store->shape.fenced ? VERROU_INFO : VERROU_WARN, "table", "\"%s\"%s", name,
                           store->shape.fenced ? ""
                                               : " has no column \"fence\": fencing tokens come from the clock alone; "
                                                 "`schema apply` adds it");
+    if (store->probed)
+        *bad |= host->finding(sink, VERROU_INFO, "unique",
+                              "the catalogue of this database is not known: that no key gets a second row was tried "
+                              "out with a row that was taken back");
     check_collation(store, sink, bad);
     status = verrou__odbc_query(store, "SELECT COUNT(*) AS n FROM `table`", NULL, 0, read_number, &rows, err);
     if (status == VERROU_OK)
@@ -239,6 +243,8 @@ verrou_status verrou__odbc_schema(void *state, void *lane, int apply, int64_t de
     (void)lane, (void)deadline_ms;
     store->shape.known = false; /* asked for by name: as it is now */
     status = verrou__odbc_look(store, err);
+    if (status == VERROU_OK)
+        status = verrou__odbc_fits(store, err);
     if (status != VERROU_OK)
         return status;
     return apply ? schema_apply(store, err) : schema_print(store, sink, err);

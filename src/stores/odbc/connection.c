@@ -7,9 +7,14 @@
  */
 #include "odbc_store.h"
 
+#include <ctype.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <strings.h>
 #include <time.h>
+
+/* Passwords of fewer bytes are only hidden where they are a whole word. */
+#define SHORT_SECRET 4
 
 /* ---- messages without passwords ---- */
 
@@ -25,15 +30,24 @@ static bool is_secret_name(const char *name, size_t length)
     return false;
 }
 
-/* Put three stars, or fewer, in place of each occurrence. */
+static bool is_in_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || (c & 0x80);
+}
+
+/* Put three stars, or fewer, in place of each occurrence. A secret of few bytes is in many words, which are not it: there it must stand alone. */
 static void hide(char *text, const char *secret, size_t length)
 {
     size_t stars = length < 3 ? length : 3;
+    const bool alone = length < SHORT_SECRET;
 
     if (length == 0)
         return;
     for (char *at = text; *at; at++) {
         if (strncmp(at, secret, length) != 0)
+            continue;
+        if (alone && ((at > text && is_in_word(at[-1]) && is_in_word(*at)) ||
+                      (is_in_word(at[length]) && is_in_word(at[length - 1]))))
             continue;
         memset(at, '*', stars);
         memmove(at + stars, at + length, strlen(at + length) + 1);
@@ -74,7 +88,71 @@ static void hide_passwords(const char *connection_string, char *text)
     }
 }
 
+/* ---- the connection string ---- */
+
+/* Behind a value, "VALUE;" or "{VALUE}"; NULL if its brace is not closed. */
+static const char *value_end(const char *from)
+{
+    if (*from != '{')
+        return from + strcspn(from, ";");
+    while (*++from)
+        if (*from == '}' && *++from != '}')
+            return from;
+    return NULL;
+}
+
+/* Copy the value of a name, and tell whether there is one. */
+static bool find_value(const char *connection_string, const char *name, char *out, size_t size)
+{
+    for (const char *at = connection_string; at && *(at += strspn(at, "; "));) {
+        size_t length = strcspn(at, " =;");
+        const char *value = at + strcspn(at, "=;");
+
+        value += *value == '=';
+        value += strspn(value, " ");
+        if (length == strlen(name) && strncasecmp(at, name, length) == 0)
+            return copy_value(value, out, size) > 0;
+        at = value_end(value);
+    }
+    return false;
+}
+
+bool verrou__odbc_braces_close(const char *connection_string)
+{
+    const char *at = connection_string;
+
+    while (at && *(at += strspn(at, "; "))) {
+        at += strcspn(at, "=;");
+        at += *at == '=';
+        at = value_end(at + strspn(at, " "));
+    }
+    return at != NULL;
+}
+
+void verrou__odbc_name_place(odbc_store *store)
+{
+    static const char *const names[] = {"Server", "Servername", "Host", "DSN", "Database"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (find_value(store->connection_string, names[i], store->place, sizeof store->place))
+            break;
+    hide_passwords(store->connection_string, store->place);
+}
+
 /* ---- failures ---- */
+
+verrou_status verrou__odbc_fail(const odbc_store *store, verrou_error *err, verrou_status status, bool retriable,
+                                const char *code, const char *format, ...)
+{
+    char text[sizeof err->message];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return store->host->fail(err, status, retriable, code, "odbc: %s%s%s", store->place, store->place[0] ? ": " : "",
+                             text);
+}
 
 /* What the driver says of a failure. */
 typedef struct odbc_fault {
@@ -154,33 +232,55 @@ static bool is_passing(const odbc_store *store, const odbc_fault *fault)
 static verrou_status statement_failed(odbc_store *store, SQLHSTMT statement, bool changes, verrou_error *err)
 {
     odbc_fault fault;
-    bool lost, unknown;
+    bool lost, unknown, passing;
 
     read_fault(store, SQL_HANDLE_STMT, statement, &fault);
     lost = is_lost(store, &fault);
     /* After a failover this server may be the wrong one; another connection finds the right one. */
     store->lost = lost || is_read_only(store, &fault);
     store->shape.known = false; /* the table may have changed */
+    passing = lost || is_passing(store, &fault);
+    store->key_is_unique = store->key_is_unique && passing;
+    store->denied = !passing && (in_class(&fault, "42501") || is_among(&fault, store->dialect->denied));
     unknown = lost || is_among(&fault, store->dialect->interrupted);
-    return store->host->fail(err, unknown && changes ? VERROU_EUNKNOWN : VERROU_ESTORAGE,
-                             lost || is_passing(store, &fault), fault.state, "%s", fault.text);
+    return verrou__odbc_fail(store, err, unknown && changes ? VERROU_EUNKNOWN : VERROU_ESTORAGE, passing, fault.state,
+                             "%s", fault.text);
 }
 
-/* Nothing was sent. A password does not become right by trying again, nor does a driver appear; a server may. */
+/*
+ * What does not become right by trying again: a password, a user, a database, a driver, a setting; a server may appear. PostgreSQL's driver has
+ * one SQLSTATE for all, so that its words have to do, which are English unless the server's messages are set to another language.
+ */
+static bool is_final(const odbc_fault *fault)
+{
+    static const char *const classes[] = {"28", "3D", "42", "IM", "01"};
+    static const char *const words[] = {"authentication failed", "does not exist",       "no password supplied",
+                                        "connection parameter",  "no pg_hba.conf entry", "permission denied",
+                                        "is not permitted to",   "SSL was required"};
+
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+        if (in_class(fault, classes[i]))
+            return true;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (in_class(fault, "08001") && strstr(fault->text, words[i]))
+            return true;
+    return false;
+}
+
+/* Nothing was sent. */
 static verrou_status connecting_failed(odbc_store *store, verrou_error *err)
 {
     odbc_fault fault;
 
     read_fault(store, SQL_HANDLE_DBC, store->connection, &fault);
     verrou__odbc_close(store);
-    return store->host->fail(err, VERROU_ESTORAGE,
-                             !in_class(&fault, "28") && !in_class(&fault, "IM") && !in_class(&fault, "01"), fault.state,
-                             "cannot connect: %s", fault.text);
+    return verrou__odbc_fail(store, err, VERROU_ESTORAGE, !is_final(&fault), fault.state, "cannot connect: %s",
+                             fault.text);
 }
 
 static verrou_status fail_nomem(const odbc_store *store, verrou_error *err)
 {
-    return store->host->fail(err, VERROU_ESTORAGE, 1, NULL, "out of memory");
+    return verrou__odbc_fail(store, err, VERROU_ESTORAGE, true, NULL, "out of memory");
 }
 
 /* ---- SQL ---- */
@@ -213,7 +313,8 @@ static void put_name(writer *w, const odbc_store *store, const char *name, size_
 static void put_meaning(writer *w, const odbc_store *store, const char *name, size_t length)
 {
     const odbc_dialect *dialect = store->dialect;
-    char seconds[24];
+    const lock_table_settings *names = &store->names;
+    char seconds[24], table_text[LOCK_TABLE_MAX_NAME + 3], schema_text[LOCK_TABLE_MAX_NAME + 3];
     const struct {
         const char *name;
         const char *meaning;
@@ -227,8 +328,12 @@ static void put_meaning(writer *w, const odbc_store *store, const char *name, si
         {"number_type", dialect->number, "bigint"},
         {"limit", dialect->limit, ""},
         {"seconds", seconds, NULL},
+        {"table_text", table_text, NULL},
+        {"schema_text", names->schema[0] ? schema_text : NULL, "NULL"},
     };
 
+    snprintf(table_text, sizeof table_text, "'%s'", names->table);
+    snprintf(schema_text, sizeof schema_text, "'%s'", names->schema);
     snprintf(seconds, sizeof seconds, "%" PRId64, store->limit_s);
     for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
         if (strlen(meanings[i].name) == length && memcmp(meanings[i].name, name, length) == 0) {
@@ -239,11 +344,11 @@ static void put_meaning(writer *w, const odbc_store *store, const char *name, si
         put_name(w, store, name, length);
         return;
     }
-    if (store->names.schema[0]) {
-        put_name(w, store, store->names.schema, strlen(store->names.schema));
+    if (names->schema[0]) {
+        put_name(w, store, names->schema, strlen(names->schema));
         put_text(w, ".");
     }
-    put_name(w, store, store->names.table, strlen(store->names.table));
+    put_name(w, store, names->table, strlen(names->table));
 }
 
 verrou_status verrou__odbc_write(const odbc_store *store, const char *sql, char out[ODBC_MAX_SQL], verrou_error *err)
@@ -263,7 +368,7 @@ verrou_status verrou__odbc_write(const odbc_store *store, const char *sql, char 
     }
     put(&w, "", 1);
     if (w.used > ODBC_MAX_SQL)
-        return store->host->fail(err, VERROU_ESTORAGE, 0, NULL, "a statement is too long");
+        return verrou__odbc_fail(store, err, VERROU_ESTORAGE, false, NULL, "a statement is too long");
     return VERROU_OK;
 }
 
@@ -399,55 +504,27 @@ verrou_status verrou__odbc_query(odbc_store *store, const char *sql, const odbc_
     return status;
 }
 
-/* ---- the shape of the table ---- */
-
-static void see_column(odbc_shape *shape, const char *name, bool *seen)
+verrou_status verrou__odbc_columns(odbc_store *store, const char *sql, odbc_column_fn each, void *context,
+                                   verrou_error *err)
 {
-    static const char *const names[] = {"key", "owner", "expiration"};
-
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        seen[i] |= strcasecmp(name, names[i]) == 0;
-    shape->fenced |= strcasecmp(name, "fence") == 0;
-    strcpy(shape->missing, !seen[0] ? names[0] : !seen[1] ? names[1] : !seen[2] ? names[2] : "");
-}
-
-/* A query that gives no rows gives the names of its columns nevertheless. */
-static void read_shape(SQLHSTMT statement, odbc_shape *shape)
-{
-    bool seen[3] = {false};
+    SQLHSTMT statement = SQL_NULL_HSTMT;
+    SQLRETURN rc = SQL_SUCCESS;
     SQLSMALLINT columns = 0, type, digits, nullable, length;
     SQLULEN size;
+    verrou_status status = verrou__odbc_connect(store, err);
 
-    SQLNumResultCols(statement, &columns);
-    shape->exists = columns > 0;
+    if (status != VERROU_OK)
+        return status;
+    status = execute(store, sql, NULL, 0, false, &statement, &rc, err);
+    if (status == VERROU_OK)
+        SQLNumResultCols(statement, &columns);
     for (SQLSMALLINT i = 1; i <= columns; i++) {
         char name[64] = "";
 
         SQLDescribeCol(statement, (SQLUSMALLINT)i, (SQLCHAR *)name, sizeof name, &length, &type, &size, &digits,
                        &nullable);
-        see_column(shape, name, seen);
+        each(context, name);
     }
-}
-
-verrou_status verrou__odbc_look(odbc_store *store, verrou_error *err)
-{
-    SQLHSTMT statement = SQL_NULL_HSTMT;
-    odbc_shape shape = {.known = true};
-    verrou_error failed = VERROU_ERROR_INIT;
-    SQLRETURN rc;
-    verrou_status status = verrou__odbc_connect(store, err);
-
-    if (status != VERROU_OK || store->shape.known)
-        return status;
-    status = execute(store, "SELECT * FROM `table` WHERE 1 = 0", NULL, 0, false, &statement, &rc, &failed);
-    if (status == VERROU_OK)
-        read_shape(statement, &shape);
-    else if (failed.retriable)
-        status = store->host->fail(err, VERROU_ESTORAGE, 1, failed.store_code, "%s", failed.message);
-    else
-        status = VERROU_OK; /* there is no such table, as far as we can see */
-    if (status == VERROU_OK)
-        store->shape = shape;
     if (statement != SQL_NULL_HSTMT)
         SQLFreeHandle(SQL_HANDLE_STMT, statement);
     return status;
@@ -490,6 +567,19 @@ static void get_info(const odbc_store *store, SQLUSMALLINT what, char *out, size
     SQLGetInfo(store->connection, what, out, (SQLSMALLINT)size, &length);
 }
 
+bool verrou__odbc_begin(odbc_store *store)
+{
+    return set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_OFF);
+}
+
+void verrou__odbc_undo(odbc_store *store)
+{
+    bool undone = SQL_SUCCEEDED(SQLEndTran(SQL_HANDLE_DBC, store->connection, SQL_ROLLBACK));
+
+    /* If not, it ends with the connection. */
+    store->lost |= !set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_ON) || !undone;
+}
+
 static bool ignore_row(void *context, const odbc_value *values)
 {
     (void)context, (void)values;
@@ -506,6 +596,7 @@ static verrou_status begin_session(odbc_store *store, verrou_error *err)
         store->quote[0] = '\0'; /* how ODBC says that names are not quoted */
     store->dialect = verrou__odbc_dialect(store->product);
     store->shape.known = false;
+    store->key_is_unique = false;
     /* It is the rule; but without it nobody else would see our locks. */
     if (!set_attribute(store, SQL_ATTR_AUTOCOMMIT, SQL_AUTOCOMMIT_ON))
         return connecting_failed(store, err);

@@ -2,6 +2,9 @@
  * dialect.c - what SQL does not say in one way: above all the server's clock. Databases that are not here get plain standard SQL, the
  * client's clock, and keep their released rows for good.
  *
+ * Unique indexes are looked up in the catalogue. SQLStatistics() would be the portable way, but the drivers of PostgreSQL and SQLite
+ * tell no partial index from a whole one by it, and that of PostgreSQL no included column from one of the index.
+ *
  * PostgreSQL, MariaDB and SQLite are what the tests run on; the others are untried.
  */
 #include "odbc_store.h"
@@ -20,8 +23,15 @@
     "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')," \
     " SESSION innodb_lock_wait_timeout = `seconds`"
 #define MYSQL_CLOCK "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+#define MYSQL_UNIQUES                                                                                         \
+    "SELECT COUNT(*) AS uniques, 0 AS zero FROM (SELECT index_name FROM information_schema.statistics"        \
+    " WHERE table_schema = COALESCE(`schema_text`, DATABASE()) AND table_name = `table_text`"                 \
+    " AND (@@lower_case_table_names > 0 OR (BINARY table_name = `table_text`"                                 \
+    " AND BINARY table_schema = COALESCE(`schema_text`, DATABASE()))) AND non_unique = 0 GROUP BY index_name" \
+    " HAVING COUNT(*) = 1 AND MAX(sub_part) IS NULL AND LOWER(MAX(column_name)) = 'key') AS fitting"
 #define MYSQL_ERRORS                                                                                    \
-    .busy = {1205 /* waited for a row */},                                                              \
+    .busy = {1205 /* waited for a row */}, .denied = {1142 /* of the table */, 1143 /* of a column */}, \
+    .uniques = MYSQL_UNIQUES,                                                                           \
     .read_only = {1290 /* read_only is on */, 1792 /* the transaction is */, 1836 /* the server is */}, \
     .interrupted = {1317 /* KILL QUERY */, 1969 /* max_statement_time */}
 
@@ -33,6 +43,10 @@ static const odbc_dialect dialects[] = {
         .key = "text",
         .owner = "text",
         .limit = " LIMIT 128",
+        .uniques =
+            "SELECT COUNT(*) AS uniques, 0 AS zero FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
+            " AND a.attnum = i.indkey[0] AND a.attname = 'key' WHERE i.indrelid = to_regclass('`table`')"
+            " AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1",
     },
     {
         .product = "MariaDB",
@@ -60,6 +74,10 @@ static const odbc_dialect dialects[] = {
         .session = "PRAGMA busy_timeout = `seconds`000",
         .if_not_exists = "IF NOT EXISTS ",
         .limit = " LIMIT 128",
+        .uniques = "SELECT COUNT(*) AS uniques, 0 AS zero FROM pragma_index_list(`table_text`, `schema_text`) AS i"
+                   " WHERE i.\"unique\" = 1 AND i.partial = 0"
+                   " AND (SELECT COUNT(*) FROM pragma_index_info(i.name, `schema_text`)) = 1"
+                   " AND (SELECT MAX(LOWER(name)) FROM pragma_index_info(i.name, `schema_text`)) = 'key'",
         .busy = {5 /* SQLITE_BUSY */, 6 /* SQLITE_LOCKED */, 17 /* SQLITE_SCHEMA: it has changed */},
     },
     {
@@ -69,6 +87,7 @@ static const odbc_dialect dialects[] = {
         .owner = "varchar(255) COLLATE Latin1_General_100_BIN2_UTF8",
         .limit = " OFFSET 0 ROWS FETCH NEXT 128 ROWS ONLY",
         .busy = {1205 /* deadlock */, 1222 /* lock timeout */},
+        .denied = {229 /* of the table */, 230 /* of a column */},
     },
     {
         .product = "Oracle",
@@ -79,6 +98,7 @@ static const odbc_dialect dialects[] = {
         .owner = "varchar2(255 BYTE)",
         .number = "number(19)",
         .nobody = "-", /* an empty text is NULL there */
+        .denied = {1031},
         .busy = {54 /* busy, NOWAIT */, 60 /* deadlock */},
     },
     {.product = ""},

@@ -33,61 +33,13 @@ int64_t verrou__odbc_number(const odbc_value *value)
     return value->null ? VERROU_FOREVER : strtoll(value->text, NULL, 10);
 }
 
-/* ---- the table ---- */
+/* ---- connecting ---- */
 
 /* The adapter hands over the setting, which odbc_create() has read already. Connecting shows whether the address leads anywhere. */
 static verrou_status odbc_set_table_name(void *user, const char *table, verrou_error *err)
 {
     (void)table;
     return verrou__odbc_connect(user, err);
-}
-
-const char verrou__odbc_create_sql[] = "CREATE TABLE `if_not_exists``table` (\n"
-                                       "    `key` `key_type` NOT NULL PRIMARY KEY,\n"
-                                       "    `owner` `owner_type` NOT NULL,\n"
-                                       "    `expiration` `number_type`,\n"
-                                       "    `fence` `number_type` DEFAULT 0 NOT NULL\n"
-                                       ")";
-
-/* Says the statement that somebody with more rights can run. */
-static verrou_status creating_failed(const odbc_store *store, const verrou_error *why, verrou_error *err)
-{
-    char sql[ODBC_MAX_SQL], *to = sql;
-    verrou_status status = verrou__odbc_write(store, verrou__odbc_create_sql, sql, err);
-
-    if (status != VERROU_OK)
-        return status;
-    /* In one line. */
-    for (const char *at = sql; *at; at++)
-        if (*at != '\n' && (*at != ' ' || at[1] != ' '))
-            *to++ = *at;
-    *to = '\0';
-    return store->host->fail(err, VERROU_ESTORAGE, why->retriable, why->store_code, "%.120s; to be run: %s",
-                             why->message, sql);
-}
-
-/* The table is looked for first, because not every database knows IF NOT EXISTS; and again, because another process may be making it too. */
-static verrou_status odbc_create_table_if_not_exists(void *user, verrou_error *err)
-{
-    odbc_store *store = user;
-    verrou_error failed = VERROU_ERROR_INIT;
-    int64_t rows;
-    verrou_status status = verrou__odbc_look(store, err);
-
-    if (status == VERROU_OK && !store->shape.exists) {
-        status = verrou__odbc_run(store, verrou__odbc_create_sql, NULL, 0, &rows, &failed);
-        store->shape.known = false;
-        if (verrou__odbc_look(store, err) != VERROU_OK)
-            return VERROU_ESTORAGE;
-        if (status != VERROU_OK && !store->shape.exists)
-            return creating_failed(store, &failed, err);
-        status = VERROU_OK;
-    }
-    if (status == VERROU_OK && store->shape.missing[0])
-        return store->host->fail(err, VERROU_ESTORAGE, 0, NULL,
-                                 "the table \"%s\" cannot hold locks: it has no column \"%s\"", store->names.table,
-                                 store->shape.missing);
-    return status;
 }
 
 /* ---- rows ---- */
@@ -119,14 +71,21 @@ static verrou_status find_row(odbc_store *store, const char *key, found_row *ret
                               COUNT(params), read_row, ret_row, err);
 }
 
-static verrou_status odbc_get_lock(void *user, const char *key, int *ret_found, verrou_row *ret_row, verrou_error *err)
+static verrou_status row_get(odbc_store *store, const char *key, int *ret_found, verrou_row *ret_row, verrou_error *err)
 {
     found_row read;
-    verrou_status status = find_row(user, key, &read, err);
+    verrou_status status = find_row(store, key, &read, err);
 
     *ret_found = read.found;
     *ret_row = read.row;
     return status;
+}
+
+static verrou_status odbc_get_lock(void *user, const char *key, int *ret_found, verrou_row *ret_row, verrou_error *err)
+{
+    verrou_status status = verrou__odbc_ready(user, err);
+
+    return status == VERROU_OK ? row_get(user, key, ret_found, ret_row, err) : status;
 }
 
 /*
@@ -145,13 +104,15 @@ static verrou_status odbc_insert_lock(void *user, const char *key, const char *o
     verrou_status status;
 
     (void)fence; /* next_fence() draws it */
-    status = odbc_get_lock(user, key, &found, &row, err);
+    status = verrou__odbc_ready(user, err);
+    if (status == VERROU_OK)
+        status = row_get(user, key, &found, &row, err);
     if (status != VERROU_OK || found)
         return found ? VERROU_ENOTACQUIRED : status;
 
     status = verrou__odbc_run(user, "INSERT INTO `table` (`key`, `owner`, `expiration`) VALUES (?, ?, ?)", params,
                               COUNT(params), &rows, err);
-    if (status == VERROU_ESTORAGE && odbc_get_lock(user, key, &found, &row, &look_failed) == VERROU_OK && found)
+    if (status == VERROU_ESTORAGE && row_get(user, key, &found, &row, &look_failed) == VERROU_OK && found)
         return VERROU_ENOTACQUIRED;
     return status;
 }
@@ -162,7 +123,8 @@ static verrou_status counted(const odbc_store *store, verrou_status status, int6
     if (status != VERROU_OK || *rows >= 0)
         return status;
     *rows = 0;
-    return store->host->fail(err, VERROU_EUNKNOWN, 1, NULL, "the driver does not say how many rows were changed");
+    return verrou__odbc_fail(store, err, VERROU_EUNKNOWN, true, NULL,
+                             "the driver does not say how many rows were changed");
 }
 
 /*
@@ -173,8 +135,12 @@ static verrou_status odbc_acquire_lock(void *user, const char *key, const char *
                                        uint64_t fence, int64_t now_ms, int64_t *ret_rows, verrou_error *err)
 {
     const odbc_param params[] = {text(key), text(owner), number(expiration_ms), text(key), number(now_ms)};
+    verrou_status status = verrou__odbc_ready(user, err);
 
     (void)fence;
+    *ret_rows = 0;
+    if (status != VERROU_OK)
+        return status;
     return counted(user,
                    verrou__odbc_run(user,
                                     "UPDATE `table` SET `key` = ?, `owner` = ?, `expiration` = ?"
@@ -204,9 +170,11 @@ static verrou_status odbc_extend_lock(void *user, const char *key, const char *o
     const odbc_param params[] = {number(expiration_ms), text(key), text(owner), number(now_ms)};
     verrou_row row;
     bool is = false;
-    verrou_status status = is_of(user, key, owner, &is, &row, err);
+    verrou_status status = verrou__odbc_ready(user, err);
 
     *ret_rows = 0;
+    if (status == VERROU_OK)
+        status = is_of(user, key, owner, &is, &row, err);
     if (status != VERROU_OK || !is)
         return status;
     status =
@@ -300,7 +268,7 @@ static verrou_status odbc_delete_lock(void *user, const char *key, const char *o
     odbc_store *store = user;
     verrou_row row;
     bool is = true;
-    verrou_status status = verrou__odbc_look(store, err);
+    verrou_status status = verrou__odbc_ready(store, err);
 
     *ret_rows = 0;
     if (status == VERROU_OK && owner)
@@ -352,9 +320,9 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
 {
     odbc_store *store = user;
     const odbc_param key_param[] = {text(key)};
-    verrou_status status = verrou__odbc_look(store, err);
+    verrou_status status = verrou__odbc_ready(store, err);
 
-    if (status == VERROU_OK && store->shape.exists && !store->shape.fenced)
+    if (status == VERROU_OK && !store->shape.fenced)
         return VERROU_ENOTSUP;
     for (int draw = 0; status == VERROU_OK && draw < MAX_DRAWS; draw++) {
         int64_t numbers[2] = {-1, 0}, next, rows = 0;
@@ -365,7 +333,7 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
         if (status != VERROU_OK)
             break;
         if (numbers[0] < 0 || numbers[0] >= MAX_FENCE)
-            return store->host->fail(err, VERROU_ESTORAGE, numbers[0] < 0, NULL, "%s",
+            return verrou__odbc_fail(store, err, VERROU_ESTORAGE, numbers[0] < 0, NULL, "%s",
                                      numbers[0] < 0 ? "the row has gone" : "there is no larger token");
         next = store->dialect->clock ? numbers[1] : verrou__odbc_wall_us();
         if (next <= numbers[0])
@@ -385,7 +353,8 @@ static verrou_status odbc_next_fence(void *user, const char *key, uint64_t *ret_
         }
     }
     if (status == VERROU_OK)
-        return store->host->fail(err, VERROU_ESTORAGE, 1, NULL, "others draw tokens of the same key all the time");
+        return verrou__odbc_fail(store, err, VERROU_ESTORAGE, true, NULL,
+                                 "others draw tokens of the same key all the time");
     return status;
 }
 
@@ -427,6 +396,9 @@ static verrou_status odbc_create(const verrou_host *host, void *log_context, con
     if (!strchr(url->rest, '='))
         return host->fail(err, VERROU_ECONFIG, 0, NULL,
                           "odbc: behind the ':' comes a connection string, NAME=VALUE;NAME=VALUE;...");
+    if (!verrou__odbc_braces_close(url->rest))
+        return host->fail(err, VERROU_ECONFIG, 0, NULL,
+                          "odbc: a '{' of the connection string is not closed by a '}' (write %%3F for a '?' in it)");
     store = host->malloc(sizeof *store);
     if (!store)
         return host->fail(err, VERROU_ENOMEM, 1, NULL, "out of memory");
@@ -438,6 +410,7 @@ static verrou_status odbc_create(const verrou_host *host, void *log_context, con
     store->limit_s = (timeout_ms + 999) / 1000;
     store->connection_string = complete(&settings, url->rest, store->limit_s);
     if (settings.status == VERROU_OK) {
+        verrou__odbc_name_place(store);
         *ret_state = store;
     } else {
         host->free(store->connection_string);
@@ -466,7 +439,7 @@ static const char *const odbc_schemes[] = {"odbc", NULL};
 static const verrou_database odbc_database = {
     .version = VERROU_STORE_VERSION,
     .set_table_name = odbc_set_table_name,
-    .create_table_if_not_exists = odbc_create_table_if_not_exists,
+    .create_table_if_not_exists = verrou__odbc_make,
     .insert_lock = odbc_insert_lock,
     .acquire_lock = odbc_acquire_lock,
     .delete_lock = odbc_delete_lock,

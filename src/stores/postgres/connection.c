@@ -210,22 +210,26 @@ bool verrou__postgres_has_ended(postgres_session *session, postgres_fault *fault
 {
     char byte;
     ssize_t got = recv(PQsocket(session->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    int tries = 2;
 
     if (session->broken) {
         *fault = session->fault;
         return true;
     }
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-        return false;
+        tries = 0;
+    (void)PQisBusy(session->conn); /* takes in what has come, if only with the last answer */
     /* A notice, or the reason why the session ends, and then its end. */
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < tries; i++) {
         if (!PQconsumeInput(session->conn)) {
             break_by_libpq(session, fault);
             return true;
         }
-        (void)PQisBusy(session->conn); /* takes in what has come */
+        (void)PQisBusy(session->conn);
     }
-    return false;
+    if (session->stray)
+        break_session(session, fault, NULL, "an answer that nobody had asked for");
+    return session->stray;
 }
 
 /* ---- asking ---- */
@@ -418,6 +422,18 @@ static void ignore_notice(void *context, const char *message)
 {
     (void)context;
     (void)message; /* libpq would print it */
+}
+
+/*
+ * libpq drops an answer that comes while none is waited for, and says so in a notice of its own, which has no code. Whatever comes then
+ * may belong to an earlier request.
+ */
+static void look_for_strays(void *context, const PGresult *notice)
+{
+    postgres_session *session = context;
+
+    if (!PQresultErrorField(notice, PG_DIAG_SQLSTATE))
+        session->stray = true;
 }
 
 static size_t make_keywords(const postgres_state *state, const postgres_place *place, const char **names,
@@ -686,6 +702,7 @@ bool verrou__postgres_open(postgres_state *state, postgres_session *session, pos
     session->conn = connect_any(state, deadline_ms, fault);
     if (!session->conn)
         return false;
+    PQsetNoticeReceiver(session->conn, look_for_strays, session);
     name_session(session);
     if (greet(session, purpose, deadline_ms, fault))
         return true;

@@ -52,7 +52,7 @@ static void op_fault(const batch *b, verrou_op *op, verrou_op_result result, con
 
 /* ---- sending ---- */
 
-/* `alone`: the transaction only releases. */
+/* `alone`: nothing else is in its transaction. */
 static bool send_one(const batch *b, const request *one, bool alone, postgres_fault *fault)
 {
     static const postgres_statement statements[] = {
@@ -85,14 +85,10 @@ static bool send_one(const batch *b, const request *one, bool alone, postgres_fa
 /* Requests as one transaction, with what has to be set for it. */
 static bool send_group(const batch *b, size_t from, size_t count, postgres_fault *fault)
 {
-    bool only_releases = true;
-
     if (b->lane->session.pooled && !verrou__postgres_send(b->lane, STATEMENT_PREAMBLE, NULL, fault))
         return false;
     for (size_t i = from; i < from + count; i++)
-        only_releases = only_releases && b->todo[i]->item.op->kind == VERROU_OP_RELEASE;
-    for (size_t i = from; i < from + count; i++)
-        if (!send_one(b, b->todo[i], only_releases, fault))
+        if (!send_one(b, b->todo[i], count == 1, fault))
             return false;
     return verrou__postgres_sync(&b->lane->session, fault);
 }

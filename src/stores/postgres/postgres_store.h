@@ -105,6 +105,7 @@ typedef struct postgres_session {
     int pid;        /* of the server's process; 0 behind a pooler */
     char started[40];
     bool pooled;          /* nothing that is set for the session lasts */
+    bool stray;           /* an answer came that was not asked for */
     bool broken;          /* close it */
     postgres_fault fault; /* why */
 } postgres_session;
@@ -115,7 +116,7 @@ typedef enum postgres_purpose { POSTGRES_FOR_LOCKS, POSTGRES_FOR_WATCH } postgre
 bool verrou__postgres_open(postgres_state *state, postgres_session *session, postgres_purpose purpose,
                            int64_t deadline_ms, postgres_fault *fault);
 void verrou__postgres_close(postgres_session *session);
-/* Whether the session has ended while it was not used. */
+/* Whether the session has ended while it was not used, or is of no use because answers and requests do not go together. */
 bool verrou__postgres_has_ended(postgres_session *session, postgres_fault *fault);
 /*
  * The next result as PQgetResult() gives it, by the deadline. NULL: there is none (PQgetResult() said so), or the session is broken, and

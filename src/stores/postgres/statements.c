@@ -21,7 +21,7 @@
  * lease, %V that it is live. An end is rounded up and the time that it is compared with down, so that no lease is shorter than was asked for; what
  * is left is rounded down.
  * %L and %l how many other processes wait; a parameter is our own place among those who listen.
- * %S true; but where $5 is 1, and the lease ends soon, the commit then does not wait for the disk.
+ * %S true; but where $5 is 1, and the lease ends soon, the commit then does not wait for the disk. (It is the commit of the whole transaction.)
  *
  * ACQUIRE looks first. What is held is refused without a lock: so those who ask do not hold up the one who releases, and nothing is
  * written. Else an upsert takes the row, unless somebody has been faster; its times are those after the row was locked. Then it returns
