@@ -5,10 +5,13 @@
 #ifndef VERROU_UTIL_SETTINGS_H
 #define VERROU_UTIL_SETTINGS_H
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <verrou/store.h>
 
 typedef struct settings_reader {
@@ -42,6 +45,12 @@ static inline char *settings_copy(settings_reader *r, const char *text)
     if (!copied && r->status == VERROU_OK)
         r->status = r->host->fail(r->err, VERROU_ENOMEM, 0, NULL, "out of memory");
     return copied ? strcpy(copied, text) : NULL;
+}
+
+/* Why a file that a setting names cannot be read: an error of the system, 0 if it can. */
+static inline int settings_file_error(const char *path)
+{
+    return faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
 static inline bool settings_parse_number(const char *text, int max, int *ret)

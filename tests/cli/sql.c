@@ -32,6 +32,17 @@ static void postgres_do(const char *sql)
     postgres_text(postgres, "SET ROLE %s; %s", POSTGRES_PASSWORD_USER, sql);
 }
 
+static bool postgres_try(const char *sql)
+{
+    return !*postgres_sqlstate(postgres, "SET ROLE %s; %s", POSTGRES_PASSWORD_USER, sql);
+}
+
+static const char *postgres_shape(void)
+{
+    return postgres_text(postgres, "SELECT column_name, data_type, character_maximum_length, is_nullable"
+                                   " FROM information_schema.columns WHERE table_name = 'verrou' ORDER BY 1");
+}
+
 static void postgres_end(void)
 {
     postgres_server_stop(postgres);
@@ -51,8 +62,8 @@ static void mysql_begin(void)
              mariadb->port, MARIADB_DATABASE);
 }
 
-/* Several statements at once, as from a file. */
-static void mysql_do(const char *sql)
+/* Several statements at once, as from a file, up to the first that fails. */
+static bool mysql_try_and_say(const char *sql, char *out, size_t size)
 {
     MYSQL *client = mariadb_server_connect(mariadb);
     int failed;
@@ -62,9 +73,29 @@ static void mysql_do(const char *sql)
     failed = mysql_query(client, sql);
     while (!failed && mysql_more_results(client))
         failed = mysql_next_result(client) > 0;
-    if (failed)
-        fail_msg("%s: %s", sql, mysql_error(client));
+    snprintf(out, size, "%s", mysql_error(client));
     mysql_close(client);
+    return !failed;
+}
+
+static void mysql_do(const char *sql)
+{
+    char error[256];
+
+    if (!mysql_try_and_say(sql, error, sizeof error))
+        fail_msg("%s: %s", sql, error);
+}
+
+static bool mysql_try(const char *sql)
+{
+    char error[256];
+
+    return mysql_try_and_say(sql, error, sizeof error);
+}
+
+static const char *mysql_shape(void)
+{
+    return mariadb_text(mariadb, "SHOW CREATE TABLE " MARIADB_DATABASE ".verrou");
 }
 
 static void mysql_end(void)
@@ -81,19 +112,22 @@ static const struct store {
     const char *name;
     void (*begin)(void);
     void (*run)(const char *sql);
+    bool (*try)(const char *sql);
+    const char *(*shape)(void);
     void (*end)(void);
     void (*again)(void);
     const char *original; /* the table as the original makes it over Knex */
     const char *drop;
     const char *schema; /* the file in schema/ */
+    bool repeatable;    /* the one for a table of the original can be run again */
 } stores[] = {
-    {"postgres", postgres_begin, postgres_do, postgres_end, postgres_again,
+    {"postgres", postgres_begin, postgres_do, postgres_try, postgres_shape, postgres_end, postgres_again,
      "CREATE TABLE verrou (key varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint)",
-     "DROP TABLE IF EXISTS verrou", "postgres"},
-    {"mysql", mysql_begin, mysql_do, mysql_end, mysql_again,
+     "DROP TABLE IF EXISTS verrou", "postgres", true},
+    {"mysql", mysql_begin, mysql_do, mysql_try, mysql_shape, mysql_end, mysql_again,
      "CREATE TABLE verrou (`key` varchar(255) NOT NULL PRIMARY KEY, owner varchar(255) NOT NULL, expiration bigint "
      "unsigned)",
-     "DROP TABLE IF EXISTS verrou", "mariadb"},
+     "DROP TABLE IF EXISTS verrou", "mariadb", false},
 };
 
 static const struct store *store;
@@ -223,10 +257,14 @@ static void read_schema(const char *suffix, char *out, size_t size)
     read_file(path, out, size);
 }
 
-/* The files for people who keep their schemas themselves say what `schema print` says, and make of a table of the original what it would. */
+/*
+ * The files for people who keep their schemas themselves say what `schema print` says, and make of a table of the original what it would. A second
+ * run undoes nothing, whether it fails or not.
+ */
 static void schema_files_are_right(void **state)
 {
     char file[4096];
+    const char *shape;
     job *j;
 
     (void)state;
@@ -240,6 +278,9 @@ static void schema_files_are_right(void **state)
     j = ran(0, NULL, "schema", "print", NULL);
     assert_lacks(j->out_text, "ALTER");
     job_free(j);
+    shape = store->shape();
+    assert_int_equal(store->try(file), store->repeatable);
+    assert_string_equal(store->shape(), shape);
 }
 
 /* Without the right to make the table: what somebody has to run who may. */
@@ -252,7 +293,7 @@ static void missing_table_is_explained(void **state)
     snprintf(address, sizeof address, "%s?autocreate=false", url);
     setenv("VERROU_STORE", address, 1);
     j = ran(69, NULL, "acquire", "k", "--no-wait", NULL);
-    assert_contains(j->err_text, "verrou");
+    assert_contains(j->err_text, "autocreate is off: `verrou schema apply` makes it");
     job_free(j);
     assert_int_equal(code_of("init", NULL), 0);
     assert_int_equal(code_of("acquire", "k", "--no-wait", NULL), 0);

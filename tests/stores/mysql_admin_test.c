@@ -183,11 +183,11 @@ static void tables_to_be_warned_of(void **state)
     must_contain(test_check(&store), "engine: MyISAM has no transactions");
     on_table("DROP TABLE %s");
     on_table("CREATE TABLE %s (id int)");
-    must_contain(test_check(&store), "cannot hold locks: it lacks the column key");
+    must_contain(test_check(&store), "cannot hold locks: it lacks the column `key`");
     on_table("DROP TABLE %s");
     test_close(&store);
     open_with("?autocreate=false");
-    must_contain(test_check(&store), "autocreate is off");
+    must_contain(test_check(&store), "autocreate is off: `verrou schema apply` makes it");
 }
 
 /* The clock of the server was set back behind a token. */
@@ -300,6 +300,36 @@ static void apply_alters_the_original(void **state)
     }
 }
 
+/* What was printed for a table of the original fails the second time, before it has changed anything. */
+static void printed_twice(void **state)
+{
+    static const char *const charsets[][2] = {{"utf8mb4", "utf8mb4_general_ci"}, {"latin1", "latin1_swedish_ci"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof charsets / sizeof charsets[0]; i++) {
+        char *printed, *made;
+        MYSQL *client = mariadb_server_connect(server);
+        int failed;
+
+        on_table("DROP TABLE IF EXISTS %s");
+        make_original(charsets[i][0], charsets[i][1]);
+        printed = strdup(test_schema(&store));
+        must_contain(printed, "a second run fails");
+        run_printed(printed);
+        made = strdup(shape());
+        assert_int_equal(mysql_select_db(client, MARIADB_DATABASE), 0);
+        assert_int_equal(mysql_set_server_option(client, MYSQL_OPTION_MULTI_STATEMENTS_ON), 0);
+        failed = mysql_query(client, printed);
+        while (!failed && mysql_more_results(client))
+            failed = mysql_next_result(client) > 0;
+        assert_int_equal(mysql_errno(client), 1060);
+        assert_string_equal(shape(), made);
+        mysql_close(client);
+        free(printed);
+        free(made);
+    }
+}
+
 /* A table without transactions gets them. */
 static void apply_changes_the_engine(void **state)
 {
@@ -323,6 +353,7 @@ static void apply_in_vain(void **state)
     assert_int_equal(mysql_query(stranger, "INSERT INTO " MARIADB_DATABASE ".verrou VALUES ('k','stranger',null)"), 0);
     assert_int_not_equal(test_find(&store, TEST_SCHEMA_APPLY, NULL, 2500, NULL, &err), VERROU_OK);
     assert_string_equal(err.store_code, "1205");
+    must_contain(err.message, "somebody else is using table `verrou`");
     before_ms = verrou_now_ms();
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_RETRY);
     assert_true(verrou_now_ms() - before_ms < 1000);
@@ -345,6 +376,7 @@ int main(void)
         WITH_STORE(printed_is_made),
         WITH_STORE(apply_makes_it),
         WITH_STORE(apply_alters_the_original),
+        WITH_STORE(printed_twice),
         WITH_STORE(apply_changes_the_engine),
         WITH_STORE(apply_in_vain),
     };

@@ -717,21 +717,26 @@ static void test_wrong_shapes(void **state)
         const char *columns;
         const char *why;
     } shapes[] = {
-        {"id int", "lacks the column key"},
-        {"`key` varchar(255) primary key, owner varchar(255)", "lacks the column expiration"},
-        {"`key` varchar(255), owner varchar(255), expiration bigint", "unique index on just the column key"},
-        {"`key` varchar(255), owner varchar(255), expiration bigint, unique (`key`(10))", "something else than just"},
-        {"`key` varchar(255) primary key, owner varchar(255) unique, expiration bigint", "something else than just"},
+        {"id int not null", "it lacks the column `key`"},
+        {"`key` varchar(255) primary key, owner varchar(255)", "it lacks the column `expiration`"},
+        {"`key` varchar(255), owner varchar(255), expiration bigint",
+         "it needs a primary key or unique index on just the column `key`"},
+        {"`key` varchar(255), owner varchar(255), expiration bigint, unique some (`key`(10))",
+         "its unique index `some` is not on the whole column `key` and nothing else"},
+        {"`key` varchar(255) primary key, owner varchar(255) unique, expiration bigint",
+         "its unique index `owner` is not on the whole"},
         {"`key` varchar(255), owner varchar(255), expiration bigint, primary key (`key`,owner)",
-         "something else than just"},
-        {"`key` char(255) primary key, owner varchar(255), expiration bigint", "VARCHAR(255), the column key"},
-        {"`key` varchar(255) primary key, owner varchar(255), expiration int", "BIGINT, the column expiration"},
+         "its unique index `PRIMARY` is not on the whole"},
+        {"`key` char(255) primary key, owner varchar(255), expiration bigint",
+         "its column `key` must be VARBINARY(255) or VARCHAR(255)"},
+        {"`key` varchar(255) primary key, owner varchar(255), expiration int",
+         "its column `expiration` must be BIGINT"},
         {"`key` varchar(255) primary key, owner varchar(255), expiration bigint, fence int",
-         "BIGINT, the column fence"},
+         "its column `fence` must be BIGINT"},
         {"`key` varchar(255) primary key, owner varchar(255), expiration bigint, more int not null",
-         "no default and may not be NULL, the column more"},
+         "its column `more` has no default and may not be NULL"},
         {"`key` varchar(255) primary key, owner varchar(255), expiration bigint, n int auto_increment, key (n)",
-         "AUTO_INCREMENT column n"},
+         "its column `n` is AUTO_INCREMENT"},
     };
 
     (void)state;
@@ -744,6 +749,18 @@ static void test_wrong_shapes(void **state)
         assert_int_equal(test_last.lane, VERROU_OK);
         test_close(&store);
     }
+}
+
+/* A view is told to be one. */
+static void test_view(void **state)
+{
+    (void)state;
+    mariadb_text(server, "CREATE VIEW " MARIADB_DATABASE ".verrou AS SELECT 'x' AS `key`,'y' AS owner,1 AS expiration");
+    store = test_open(verrou_mysql_driver(), address_for(MARIADB_USER, ""));
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_FAILED);
+    mariadb_text(server, "DROP VIEW " MARIADB_DATABASE ".verrou");
+    if (!strstr(test_last.text, "cannot hold locks: it is a view"))
+        fail_msg("%s", test_last.text);
 }
 
 /* ---- making the table ---- */
@@ -765,7 +782,7 @@ static void test_autocreate_off(void **state)
     test_close(&store);
     store = test_open(verrou_mysql_driver(), address_for(MARIADB_USER, "?autocreate=false"));
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_last.text, "autocreate"));
+    assert_non_null(strstr(test_last.text, "autocreate is off: `verrou schema apply` makes it"));
     test_schema_apply(&store);
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
 }
@@ -784,10 +801,37 @@ static void test_no_right_to_create(void **state)
     assert_string_equal(test_last.code, "1142");
     sql = strstr(test_last.text, "CREATE TABLE IF NOT EXISTS `verrou`");
     assert_non_null(sql);
+    assert_null(strstr(test_last.text, "are needed"));
     mariadb_text(server, "USE " MARIADB_DATABASE);
     mariadb_text(server, "CREATE TABLE IF NOT EXISTS " MARIADB_DATABASE ".%s",
                  sql + strlen("CREATE TABLE IF NOT EXISTS "));
     assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_APPLIED);
+}
+
+/* Without the rights that locks need the error says which, and on what. */
+static void test_no_rights(void **state)
+{
+    (void)state;
+    assert_int_equal(test_acquire(&store, "x", "me"), VERROU_OP_APPLIED);
+    test_close(&store);
+    mariadb_text(server, "CREATE OR REPLACE USER 'few'@'%%'");
+    mariadb_text(server, "GRANT SELECT ON " MARIADB_DATABASE ".verrou TO 'few'@'%%'");
+    store = test_open(verrou_mysql_driver(), address_for("few", ""));
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "1142");
+    if (!strstr(test_last.text, "SELECT, INSERT, UPDATE and DELETE on table `verrou` are needed"))
+        fail_msg("%s", test_last.text);
+}
+
+/* A table in a database that there is not cannot be made: the error says so, and has no statement that would fail as well. */
+static void test_no_database_for_the_table(void **state)
+{
+    (void)state;
+    store = test_open(verrou_mysql_driver(), address_for(MARIADB_USER, "?table=nosuch.locks"));
+    assert_int_equal(test_acquire(&store, "k", "me"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "1049");
+    assert_non_null(strstr(test_last.text, "Unknown database 'nosuch'"));
+    assert_null(strstr(test_last.text, "CREATE TABLE"));
 }
 
 /* Somebody drops the table while it is in use: it is made again, and a whole batch is answered. */
@@ -926,7 +970,7 @@ static void test_bad_addresses(void **state)
         const char *why;
     } bad[] = {
         {"mysql://u:s3cret@h", "names no database"},
-        {"mysql://u:s3cret@h/", "names no database"},
+        {"mysql://u:s3cret@h/", "?table=DATABASE.TABLE"},
         {"mysql://u:s3cret@h/a/b", "the name of a database"},
         {"mysql://u:s3cret@h/d?table=no-table", "table"},
         {"mysql://u:s3cret@h/d?table=a.b.c", "table"},
@@ -1005,9 +1049,12 @@ int main(void)
         without_table(test_index_is_used),
         without_table(test_without_transactions),
         without_table(test_wrong_shapes),
+        without_table(test_view),
         with_store(test_made_by_the_first_request),
         with_store(test_autocreate_off),
         with_store(test_no_right_to_create),
+        with_store(test_no_rights),
+        without_table(test_no_database_for_the_table),
         with_store(test_dropped_table),
         with_store(test_changed_table),
         with_store(test_pruning),

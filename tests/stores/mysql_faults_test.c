@@ -228,6 +228,22 @@ static void unknown_database(void **state)
     faults_done(lock, store);
 }
 
+/* A host whose name nobody knows is an error for good: trying again does not make it known. */
+static void unknown_host(void **state)
+{
+    test_store store;
+    verrou_error err = VERROU_ERROR_INIT;
+
+    (void)state;
+    assert_int_equal(test_create(&store, verrou_mysql_driver(), "mysql://u:s3cret@nohost.invalid/d", &err), VERROU_OK);
+    assert_int_not_equal(test_open_lane(&store, &err), VERROU_OK);
+    assert_string_equal(err.store_code, "2005");
+    assert_non_null(strstr(err.message, "nohost.invalid"));
+    /* Without anybody to ask, the name may be known all the same. */
+    assert_int_equal(err.retriable, strstr(err.message, "(-3)") != NULL);
+    test_close(&store);
+}
+
 /* A server that became read-only is left for one that may write; if there is none, that is the error, until there is one again. */
 static void read_only_server_is_left(void **state)
 {
@@ -361,6 +377,26 @@ static void certificates_are_verified(void **state)
     assert_int_equal(err.retriable, 0);
     mariadb_server_free(good);
     mariadb_server_free(none);
+}
+
+/* A file that an address names and that is not there is an error for good that names both. */
+static void missing_files_are_named(void **state)
+{
+    static const char *const missing[][2] = {
+        {"?ca=/nonexistent/ca", "ca=/nonexistent/ca: No such file or directory"},
+        {"?tls=encrypt&cert=/nonexistent/c&key=/nonexistent/k", "cert=/nonexistent/c: No such file or directory"},
+        {"?tls=encrypt&cert=/dev/null&key=/nonexistent/k", "key=/nonexistent/k: No such file or directory"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++) {
+        verrou_error err;
+
+        assert_int_not_equal(open_secure(server, "127.0.0.1", missing[i][0], &err), VERROU_OK);
+        assert_int_equal(err.retriable, 0);
+        if (!strstr(err.message, missing[i][1]))
+            fail_msg("%s: %s", missing[i][0], err.message);
+    }
 }
 
 /* A server with TLS that falls silent is not waited for longer than was asked. */
@@ -572,9 +608,11 @@ int main(int argc, char **argv)
         faults_test(deadlines_are_met),
         cmocka_unit_test(wrong_password),
         cmocka_unit_test(unknown_database),
+        cmocka_unit_test(unknown_host),
         cmocka_unit_test(read_only_server_is_left),
         cmocka_unit_test(process_is_left_alone),
         cmocka_unit_test(certificates_are_verified),
+        cmocka_unit_test(missing_files_are_named),
         cmocka_unit_test(deadlines_are_met_with_tls),
         cmocka_unit_test(crowd_on_one_store),
         cmocka_unit_test(crowd_on_many_stores),

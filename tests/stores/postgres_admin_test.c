@@ -113,6 +113,7 @@ static void applying_waits_for_nobody(void **unused)
     assert_int_not_equal(test_find(&store, TEST_SCHEMA_APPLY, NULL, 500, &text, &err), VERROU_OK);
     assert_true(err.retriable);
     assert_string_equal(err.store_code, "55P03");
+    assert_non_null(strstr(err.message, "somebody else is using table \"verrou\""));
     assert_int_equal(postgres_integer(server, "select count(*) from verrou"), 0);
     PQclear(PQexec(reader, "commit"));
     PQfinish(reader);
@@ -163,6 +164,14 @@ static void finds_in(const char *settings, const char *text)
     test_close(&store);
 }
 
+static void finds_not(const char *settings, const char *text)
+{
+    test_store store = test_table(settings);
+
+    assert_null(strstr(test_check(&store), text));
+    test_close(&store);
+}
+
 /* What is as it should be is told as such; the levels are 3 for information, 2 for a warning, 1 for an error. */
 static void a_good_server(void **unused)
 {
@@ -193,10 +202,20 @@ static void what_is_wrong_is_found(void **unused)
 
     (void)unused;
     finds_in(NULL, "fsync is off");
-    finds_in("autocreate=false", "autocreate is off");
+    finds_in("autocreate=false",
+             "50 table: \"verrou\" does not exist, and autocreate is off: `verrou schema apply` makes it");
+    finds_in("table=nosuch.locks", "50 table: \"nosuch\".\"locks\" does not exist, and neither does the schema");
+    postgres_text(server, "create schema odd");
+    finds_in("table=odd.locks", "30 table: \"odd\".\"locks\" does not exist yet");
+    postgres_text(server, "drop schema odd");
     finds_in("options=-c%20default_transaction_read_only%3Don&target_session_attrs=any", "the session is read-only");
     postgres_text(server, "create table verrou (key text primary key, owner text not null, expiration bigint null)");
     finds_in(NULL, "has no column \"fence\"");
+    postgres_text(server, "drop table verrou; create unlogged table verrou (key text primary key,"
+                          " owner text not null, expiration bigint null, fence bigint not null default 0)");
+    finds_in(NULL, "50 durability: the table is UNLOGGED");
+    postgres_text(server, "alter table verrou set logged");
+    finds_not(NULL, "UNLOGGED");
     postgres_text(server, "drop table verrou; create table verrou (key int primary key)");
     finds_in(NULL, "cannot hold locks");
     postgres_text(server, "drop table verrou; create table verrou (key text primary key, owner text not null,"

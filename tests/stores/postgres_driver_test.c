@@ -56,6 +56,9 @@ static void bad_addresses_are_refused(void **unused)
         {"postgres://u@h/d?user=other", "user"},
         {"postgres:///d?host=a,b&port=1,2,3", "lists of one length"},
         {"postgres://h/d?ca=/x&sslrootcert=/y", "sslrootcert"},
+        {"postgres://h/d/extra", "the path of the address"},
+        {"postgres://h/d/", "the path of the address"},
+        {"postgres://u:p@h/d#frag?table=x", "the path of the address"},
     };
 
     (void)unused;
@@ -103,6 +106,30 @@ static void ways_to_say_where(void **unused)
         if (test_open_lane(&store, &err) != VERROU_OK)
             fail_msg("%s: %s", address, err.message);
         assert_int_equal(test_acquire(&store, "k", "a"), i ? VERROU_OP_REFUSED : VERROU_OP_APPLIED);
+        test_close(&store);
+    }
+}
+
+/* A '/' and a '#' of the database's name are written as such; there is no such database, and its name is told. */
+static void odd_names_of_databases(void **unused)
+{
+    static const char *const addresses[] = {"postgres://postgres@127.0.0.1:%d/a%%2Fb%%23c",
+                                            "postgres://postgres@127.0.0.1:%d/?dbname=a%%2Fb%%23c"};
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
+        verrou_error err = VERROU_ERROR_INIT;
+        char address[128];
+        test_store store;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(address, sizeof address, addresses[i], server->port);
+#pragma GCC diagnostic pop
+        assert_int_equal(test_create(&store, verrou_postgres_driver(), address, &err), VERROU_OK);
+        assert_int_not_equal(test_open_lane(&store, &err), VERROU_OK);
+        assert_non_null(strstr(err.message, "database \"a/b#c\" does not exist"));
+        assert_string_equal(err.store_code, "3D000");
         test_close(&store);
     }
 }
@@ -368,6 +395,8 @@ static void a_locked_row_holds_up_nobody(void **unused)
     PQclear(PQexec(foreign, "begin; select from verrou where key = 'k' for update"));
     middle_fails(&store, "k", VERROU_OP_RETRY, "55P03");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_RETRY);
+    assert_string_equal(test_last.code, "55P03");
+    assert_non_null(strstr(test_last.text, "somebody else has the row locked"));
     foreign_end(foreign);
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
@@ -496,7 +525,7 @@ static void autocreate_off(void **unused)
 
     (void)unused;
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_FAILED);
-    assert_non_null(strstr(test_last.text, "autocreate is off"));
+    assert_non_null(strstr(test_last.text, "autocreate is off: `verrou schema apply` makes it"));
     other = test_table(NULL);
     test_acquire(&other, "x", "o");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
@@ -517,14 +546,56 @@ static void no_right_to_make_the_table(void **unused)
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_FAILED);
     assert_string_equal(test_last.code, "42501");
     assert_non_null(strstr(test_last.text, "CREATE TABLE IF NOT EXISTS \"verrou\""));
+    assert_null(strstr(test_last.text, "are needed"));
     postgres_text(server, "%s", strstr(test_last.text, "CREATE TABLE"));
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_FAILED);
     assert_string_equal(test_last.code, "42501");
+    assert_non_null(strstr(test_last.text, "SELECT, INSERT, UPDATE and DELETE on table \"verrou\" are needed"));
     postgres_text(server, "grant select, insert, update on verrou to guest");
     assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
     assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_APPLIED);
     test_close(&store);
     postgres_text(server, "drop owned by guest; drop role guest");
+}
+
+/* In a schema that there is not nobody can make the table: that is said, and no statement that would fail as well. */
+static void no_schema_for_the_table(void **unused)
+{
+    test_store store = test_table("table=nosuch.locks");
+
+    (void)unused;
+    assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_FAILED);
+    assert_string_equal(test_last.code, "3F000");
+    assert_non_null(strstr(test_last.text, "schema \"nosuch\" does not exist"));
+    assert_null(strstr(test_last.text, "CREATE TABLE"));
+    test_close(&store);
+}
+
+/* A table that a crash empties is used, and an event says what it is worth, once; so does one that is such a table in part. */
+static void unlogged_tables_are_told(void **unused)
+{
+    static const char *const tables[] = {
+        "create unlogged table verrou (key text primary key, owner text not null, expiration bigint,"
+        " fence bigint not null default 0)",
+        "create table verrou (key text primary key, owner text not null, expiration bigint,"
+        " fence bigint not null default 0) partition by hash (key);"
+        " create table verrou_0 partition of verrou for values with (modulus 2, remainder 0);"
+        " create unlogged table verrou_1 partition of verrou for values with (modulus 2, remainder 1)"};
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        test_store store;
+
+        postgres_text(server, "drop table if exists verrou; %s", tables[i]);
+        store = test_table(NULL);
+        assert_int_equal(test_acquire(&store, "k", "o"), VERROU_OP_APPLIED);
+        test_close_lane(&store);
+        assert_int_equal(test_open_lane(&store, NULL), VERROU_OK);
+        assert_int_equal(test_release(&store, "k", "o"), VERROU_OP_APPLIED);
+        assert_int_equal(test_events("store.durability"), 1);
+        assert_non_null(strstr(test_event_text, "a crash of the server forgets all locks"));
+        test_close(&store);
+    }
 }
 
 /* A table that is dropped in use is made again; one that changes is looked at anew. */
@@ -604,7 +675,7 @@ static void a_table_of_the_original(void **unused)
 static void wrong_shapes_are_refused(void **unused)
 {
     static const char *const bad[][2] = {
-        {"create view verrou as select 'x'::text as key, 'x'::text as owner, 1::bigint as expiration", "view"},
+        {"create view verrou as select 'x'::text as key, 'x'::text as owner, 1::bigint as expiration", "it is a view"},
         {"create table verrou (key text primary key, owner text not null)", "expiration"},
         {"create table verrou (key int primary key, owner text not null, expiration bigint)", "\"key\""},
         {"create table verrou (key char(9) primary key, owner text not null, expiration bigint)", "\"key\""},
@@ -612,7 +683,16 @@ static void wrong_shapes_are_refused(void **unused)
         {"create table verrou (key text, owner text not null, expiration bigint)", "primary key"},
         {"create table verrou (key text, owner text, expiration bigint, primary key (key, owner))", "primary key"},
         {"create table verrou (key text unique deferrable, owner text, expiration bigint)", "primary key"},
-        {"create table verrou (key text primary key, owner text, expiration bigint, more int not null)", "\"more\""},
+        {"create table verrou (key text primary key, owner text, expiration bigint, more int not null)",
+         "its column \"more\" has no default and may not be NULL"},
+        {"create table verrou (id int not null, name text)", "it lacks the column \"key\""},
+        {"create table verrou (key text primary key, owner text unique, expiration bigint)",
+         "\"verrou_owner_key\" must"},
+        {"create table verrou (key text primary key, owner text, expiration bigint); create unique index odd on verrou"
+         " (lower(key))",
+         "\"odd\" must not be unique"},
+        {"create table verrou (key text primary key, owner text, expiration bigint, exclude (owner with =))",
+         "\"verrou_owner_excl\" must not be unique"},
     };
 
     (void)unused;
@@ -627,6 +707,24 @@ static void wrong_shapes_are_refused(void **unused)
         test_close(&store);
         postgres_text(server, "drop %s verrou", i ? "table" : "view");
     }
+}
+
+/* An index that is unique because the key is does no harm. */
+static void other_unique_indexes(void **unused)
+{
+    test_store store;
+
+    (void)unused;
+    postgres_text(server, "create table verrou (key text primary key, owner text not null, expiration bigint,"
+                          " fence bigint not null default 0, unique (owner, key));"
+                          " create unique index on verrou (key) where expiration > 0;"
+                          " create index on verrou (owner)");
+    store = test_table(NULL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(test_acquire(&store, i ? "a" : "b", "o"), VERROU_OP_APPLIED);
+        assert_int_equal(test_release(&store, i ? "a" : "b", "o"), VERROU_OP_APPLIED);
+    }
+    test_close(&store);
 }
 
 /* A collation that takes keys for equal: they exclude each other, only the very key releases, and an event says so. */
@@ -1116,6 +1214,7 @@ int main(void)
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(passwords_are_not_shown),
         quiet_test(ways_to_say_where),
+        loud_test(odd_names_of_databases),
         quiet_test(leases_are_rows),
         quiet_test(holders_are_told),
         quiet_test(owners_and_tokens_are_compared),
@@ -1134,10 +1233,13 @@ int main(void)
         quiet_test(the_table_is_made_by_several),
         quiet_test(autocreate_off),
         loud_test(no_right_to_make_the_table),
+        loud_test(no_schema_for_the_table),
+        quiet_test(unlogged_tables_are_told),
         loud_test(the_table_changes_in_use),
         loud_test(the_table_is_dropped_before_a_batch),
         quiet_test(a_table_of_the_original),
         quiet_test(wrong_shapes_are_refused),
+        quiet_test(other_unique_indexes),
         quiet_test(keys_that_are_taken_for_equal),
         quiet_test(old_tombstones_go),
         quiet_test(no_right_to_prune),

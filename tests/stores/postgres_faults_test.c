@@ -369,6 +369,62 @@ static void wrong_certificates(void **unused)
     }
 }
 
+static void open_in_vain(const char *address, verrou_error *err)
+{
+    test_store store;
+
+    *err = (verrou_error)VERROU_ERROR_INIT;
+    assert_int_equal(test_create(&store, verrou_postgres_driver(), address, err), VERROU_OK);
+    assert_int_not_equal(test_open_lane(&store, err), VERROU_OK);
+    test_close(&store);
+}
+
+/* A file that an address names and that is not there is an error for good that names both, also where no TLS is needed; unless TLS is off. */
+static void missing_files_are_named(void **unused)
+{
+    static const char *const missing[][2] = {
+        {"ca=/nonexistent/ca", "ca=/nonexistent/ca: No such file or directory"},
+        {"cert=/nonexistent/c&key=/nonexistent/k", "cert=/nonexistent/c: No such file or directory"},
+        {"key=/nonexistent/k", "key=/nonexistent/k: No such file or directory"},
+        {"sslmode=require&sslcrl=/nonexistent/crl", "sslcrl=/nonexistent/crl: No such file or directory"},
+    };
+    test_store store;
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++) {
+        verrou_error err;
+
+        open_in_vain(test_address(server->port, missing[i][0]), &err);
+        assert_false(err.retriable);
+        if (!strstr(err.message, missing[i][1]))
+            fail_msg("%s: %s", missing[i][0], err.message);
+    }
+    store = test_table("sslmode=disable&sslrootcert=/nonexistent/ca");
+    test_close(&store);
+}
+
+/* Of what libpq tells in several lines all is kept, from the first one, which names the server and what was wrong; once, though it was tried twice. */
+static void errors_of_several_lines(void **unused)
+{
+    postgres_server *secure = postgres_server_start(&(postgres_options){.tls = "server", .password = "right"});
+    verrou_error err;
+    char address[256];
+
+    (void)unused;
+    snprintf(address, sizeof address, "postgres://verrou:right@localhost:%d/postgres?sslmode=verify-full",
+             secure->port);
+    open_in_vain(address, &err);
+    assert_false(err.retriable);
+    assert_non_null(strstr(err.message, "postgres: connection to server at \"localhost\""));
+    assert_non_null(strstr(err.message, "; Either provide the file"));
+    snprintf(address, sizeof address, "postgres://verrou:wrong@127.0.0.1:%d/postgres", secure->port);
+    open_in_vain(address, &err);
+    assert_string_equal(err.store_code, "28P01");
+    assert_null(strstr(err.message, "28P01"));
+    assert_null(strstr(err.message, "; "));
+    postgres_server_free(secure);
+}
+
 /* ---- the library above it ---- */
 
 /* A lost answer is settled by the library: the lock is held, and its own lease is not waited for. */
@@ -647,6 +703,8 @@ int main(int argc, char **argv)
         loud_test(a_session_that_becomes_read_only),
         loud_test(wrong_passwords),
         loud_test(wrong_certificates),
+        loud_test(missing_files_are_named),
+        loud_test(errors_of_several_lines),
         FAULTS_TESTS,
         faults_test(lost_answers_are_settled),
         loud_test(a_server_that_is_killed_and_started_again),

@@ -300,7 +300,8 @@ static bool check_table(mysql_lane *lane, verrou_sink *sink, mysql_fault *fault)
     } else if (!shape.exists) {
         bad = host->finding(sink, state->settings.autocreate ? VERROU_INFO : VERROU_ERROR_LEVEL, "table",
                             "%s does not exist%s", state->name,
-                            state->settings.autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
+                            state->settings.autocreate ? " yet: the first lock makes it"
+                                                       : ", and autocreate is off: `verrou schema apply` makes it");
     } else {
         bad = check_shape(lane, &shape, sink);
         if (!bad && (check_triggers(lane, sink, fault) != 0 || check_counts(lane, &shape, sink, fault) != 0))
@@ -334,6 +335,8 @@ verrou_status verrou__mysql_check(void *context, void *lane_context, int64_t dea
 /* ---- schema ---- */
 
 static const char schema_header[] = "-- Verrou lock table for MySQL and MariaDB, schema version 1. Can be run again.";
+static const char fence_header[] =
+    "-- Not so what follows: a second run fails at the column `fence`, and changes nothing.\n";
 
 static bool schema_statements(mysql_lane *lane, const mysql_shape *shape, mysql_text *create, mysql_text *alter)
 {
@@ -366,8 +369,12 @@ static bool schema_run(mysql_lane *lane, const mysql_text *sql, int64_t deadline
     do {
         mysql_reply reply;
 
-        if (!verrou__mysql_reply(lane, &reply, fault))
+        if (!verrou__mysql_reply(lane, &reply, fault)) {
+            if (fault->code == ERROR_LOCKED)
+                verrou__mysql_fault_set(fault, MEANS_LOCKED, ERROR_LOCKED, "%s: somebody else is using table %s",
+                                        lane->address.name, lane->state->name);
             return false;
+        }
         mysql_free_result(reply.rows);
     } while (mysql_more_results(lane->mysql));
     return true;
@@ -405,8 +412,9 @@ verrou_status verrou__mysql_schema(void *context, void *lane_context, int apply,
         good = schema_run(lane, shape.exists ? &alter : &create, deadline_ms, &fault);
         schema_done(lane);
     } else if (good && memory && !apply) {
-        memory = state->host->text_add(sink, "%s\n%s;\n", schema_header, create.at) == 0 &&
-                 (!alter.len || state->host->text_add(sink, "%s;\n", alter.at) == 0);
+        memory =
+            state->host->text_add(sink, "%s\n%s;\n", schema_header, create.at) == 0 &&
+            (!alter.len || state->host->text_add(sink, "%s%s;\n", shape.fenced ? "" : fence_header, alter.at) == 0);
     }
     state->host->free(create.at);
     state->host->free(alter.at);

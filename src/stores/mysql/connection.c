@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -223,11 +224,37 @@ static bool is_passing_tls_failure(const char *text)
     return (len > 0 && text[len - 1] == ')') || strstr(text, "unexpected eof");
 }
 
+/* The text ends with what getaddrinfo() said. Who resolves names may be away, and a name that is not there does not come. */
+static bool is_passing_name_failure(const char *text)
+{
+    static const int passing[] = {EAI_AGAIN, EAI_MEMORY, EAI_SYSTEM};
+    char number[16];
+
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {
+        snprintf(number, sizeof number, "(%d)", passing[i]);
+        if (strstr(text, number))
+            return true;
+    }
+    return false;
+}
+
 /* Whether an error is the client library's own: of the connection, and not an answer of the server. */
 static bool is_of_client(unsigned code)
 {
     return code == 0 || (code >= CR_MIN_ERROR && code <= CR_MAX_ERROR) ||
            (code >= CER_MIN_ERROR && code <= CER_MAX_ERROR);
+}
+
+/* What has to be granted to who only wants locks. The text begins with the rights that are missing. */
+static void add_rights(const mysql_lane *lane, const char *text, mysql_fault *fault)
+{
+    static const char *const needed[] = {"SELECT", "INSERT", "UPDATE", "DELETE"};
+    size_t len = strlen(fault->text);
+
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (strncmp(text, needed[i], strlen(needed[i])) == 0)
+            snprintf(fault->text + len, sizeof fault->text - len,
+                     "; SELECT, INSERT, UPDATE and DELETE on table %s are needed", lane->state->name);
 }
 
 static void explain(const mysql_lane *lane, mysql_fault *fault)
@@ -250,8 +277,11 @@ static void explain(const mysql_lane *lane, mysql_fault *fault)
         fault->meaning = code == CR_SSL_CONNECTION_ERROR && !is_passing_tls_failure(text) ? MEANS_FAILED : MEANS_RETRY;
     }
     if (code == CR_AUTH_PLUGIN_CANNOT_LOAD || code == CR_AUTH_PLUGIN_ERR || code == CR_SECURE_AUTH ||
-        code == CR_VERSION_ERROR || code == CR_PLUGIN_NOT_ALLOWED)
+        code == CR_VERSION_ERROR || code == CR_PLUGIN_NOT_ALLOWED ||
+        (code == CR_UNKNOWN_HOST && !is_passing_name_failure(text)))
         fault->meaning = MEANS_FAILED;
+    if (code == ERROR_TABLE_RIGHT)
+        add_rights(lane, text, fault);
 }
 
 /* A call of the client library failed. */
@@ -791,6 +821,23 @@ static bool open_any(mysql_lane *lane, int64_t deadline_ms, mysql_fault *fault)
     return false;
 }
 
+/* A file that was named and cannot be read is no use to try again. */
+static bool check_files(const mysql_state *state, mysql_fault *fault)
+{
+    const verrou_setting files[] = {{"ca", state->ca}, {"cert", state->cert}, {"key", state->key}};
+
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        int error = files[i].value ? settings_file_error(files[i].value) : 0;
+
+        if (error) {
+            verrou__mysql_fault_set(fault, MEANS_FAILED, 0, "%s=%s: %s", files[i].name, files[i].value,
+                                    strerror(error));
+            return false;
+        }
+    }
+    return true;
+}
+
 mysql_lane *verrou__mysql_connect(mysql_state *state, int64_t deadline_ms, mysql_fault *fault)
 {
     mysql_lane *lane = state->host->malloc(sizeof *lane);
@@ -802,7 +849,7 @@ mysql_lane *verrou__mysql_connect(mysql_state *state, int64_t deadline_ms, mysql
     lane->state = state;
     lane->text.host = state->host;
     pthread_once(&library_once, library_init);
-    if (open_any(lane, deadline_ms, fault))
+    if (check_files(state, fault) && open_any(lane, deadline_ms, fault))
         return lane;
     verrou__mysql_lane_close(state, lane);
     return NULL;

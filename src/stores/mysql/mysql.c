@@ -95,7 +95,8 @@ static void read_database(reader *r)
 
     if (!*name) {
         if (!r->state->settings.schema[0])
-            refuse(r, "the address names no database", NULL, "mysql://USER:PASSWORD@HOST/DATABASE");
+            refuse(r, "the address names no database", NULL,
+                   "mysql://USER:PASSWORD@HOST/DATABASE, or have ?table=DATABASE.TABLE");
         return;
     }
     if (strchr(name, '/') || strlen(name) > (size_t)4 * MAX_NAME)

@@ -9,6 +9,7 @@
  */
 #include "mysql_store.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,10 +249,17 @@ static bool statements_make(mysql_lane *lane, mysql_fault *fault)
 
 /* ---- shape ---- */
 
-static bool wrong_shape(const mysql_lane *lane, mysql_fault *fault, const char *what, const char *name)
+VERROU_PRINTF(3, 4)
+static bool wrong_shape(const mysql_lane *lane, mysql_fault *fault, const char *format, ...)
 {
-    verrou__mysql_fault_set(fault, MEANS_FAILED, 0, "%s: table %s cannot hold locks: %s%s%s", lane->address.name,
-                            lane->state->name, what, name ? " " : "", name ? name : "");
+    char what[300];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    verrou__mysql_fault_set(fault, MEANS_FAILED, 0, "%s: table %s cannot hold locks: %s", lane->address.name,
+                            lane->state->name, what);
     return false;
 }
 
@@ -276,9 +284,10 @@ typedef struct {
 /* Of SHOW FULL COLUMNS */
 enum { COLUMN_NAME, COLUMN_TYPE, COLUMN_COLLATION, COLUMN_NULL, COLUMN_KEY, COLUMN_DEFAULT, COLUMN_EXTRA };
 
-/* One column; the text of what is wrong with it, or NULL. CHAR and BINARY lose the blanks and zeros at the end of what they hold. */
+/* One column; what is to be said of it if it is wrong, or NULL. CHAR and BINARY lose the blanks and zeros at the end of what they hold. */
 static const char *column_check(MYSQL_ROW row, mysql_shape *shape, columns_seen *seen)
 {
+    static const char must_be_bigint[] = "must be BIGINT";
     const char *name = row[COLUMN_NAME];
     const char *type = row[COLUMN_TYPE] ? row[COLUMN_TYPE] : "";
     const char *collation = row[COLUMN_COLLATION] ? row[COLUMN_COLLATION] : "";
@@ -286,53 +295,57 @@ static const char *column_check(MYSQL_ROW row, mysql_shape *shape, columns_seen 
     bool nullable = row[COLUMN_NULL] && begins(row[COLUMN_NULL], "YES");
 
     if (strcasestr(extra, "auto_increment"))
-        return "its numbers would be taken for tokens, the AUTO_INCREMENT column";
+        return "is AUTO_INCREMENT: its numbers would be taken for tokens";
     if (strcasecmp(name, "key") == 0) {
         seen->key = true;
         shape->key_text = *collation != '\0';
         shape->folded = *collation && !is_exact(collation);
         snprintf(shape->collation, sizeof shape->collation, "%s", collation);
-        return begins(type, "var") ? NULL : "it must be VARBINARY(255) or VARCHAR(255), the column";
+        return begins(type, "var") ? NULL : "must be VARBINARY(255) or VARCHAR(255)";
     }
     if (strcasecmp(name, "owner") == 0) {
         seen->owner = true;
         shape->owner_folded = *collation && !is_exact(collation);
         snprintf(shape->owner_collation, sizeof shape->owner_collation, "%s", collation);
-        return begins(type, "var") || strcasestr(type, "text") ? NULL : "it must be VARCHAR(255), the column";
+        return begins(type, "var") || strcasestr(type, "text") ? NULL : "must be VARCHAR(255)";
     }
     if (strcasecmp(name, "expiration") == 0) {
         seen->expiration = true;
-        return begins(type, "bigint") ? NULL : "it must be BIGINT, the column";
+        return begins(type, "bigint") ? NULL : must_be_bigint;
     }
     if (strcasecmp(name, "fence") == 0) {
         seen->fence = true;
         shape->fence_odd = nullable || strcasestr(type, "unsigned");
-        return begins(type, "bigint") ? NULL : "it must be BIGINT, the column";
+        return begins(type, "bigint") ? NULL : must_be_bigint;
     }
     if (!nullable && !row[COLUMN_DEFAULT] && !strcasestr(extra, "generated") && !strcasestr(extra, "virtual") &&
         !strcasestr(extra, "stored"))
-        return "it has no default and may not be NULL, the column";
+        return "has no default and may not be NULL";
     return NULL;
 }
 
 static bool columns_check(mysql_lane *lane, MYSQL_RES *rows, mysql_shape *shape, mysql_fault *fault)
 {
     columns_seen seen = {.key = false};
+    const char *first_wrong = NULL;
+    char wrong_name[200] = "";
     MYSQL_ROW row;
 
     if (mysql_num_fields(rows) <= COLUMN_EXTRA)
-        return wrong_shape(lane, fault, "the server describes its columns in an unknown way", NULL);
+        return wrong_shape(lane, fault, "the server describes its columns in an unknown way");
     while ((row = mysql_fetch_row(rows))) {
         const char *wrong = column_check(row, shape, &seen);
 
-        if (wrong)
-            return wrong_shape(lane, fault, wrong, row[COLUMN_NAME]);
+        if (wrong && !first_wrong) {
+            first_wrong = wrong;
+            snprintf(wrong_name, sizeof wrong_name, "%s", row[COLUMN_NAME]);
+        }
     }
     if (!seen.key || !seen.owner || !seen.expiration)
-        return wrong_shape(lane, fault, "it lacks the column",
+        return wrong_shape(lane, fault, "it lacks the column `%s`",
                            !seen.key ? "key" : (!seen.owner ? "owner" : "expiration"));
     shape->fenced = seen.fence;
-    return true;
+    return !first_wrong || wrong_shape(lane, fault, "its column `%s` %s", wrong_name, first_wrong);
 }
 
 /* Of SHOW INDEX */
@@ -349,27 +362,28 @@ static bool indexes_check(mysql_lane *lane, MYSQL_RES *rows, mysql_fault *fault)
     MYSQL_ROW row;
 
     if (mysql_num_fields(rows) <= INDEX_SUB_PART)
-        return wrong_shape(lane, fault, "the server describes its indexes in an unknown way", NULL);
+        return wrong_shape(lane, fault, "the server describes its indexes in an unknown way");
     while ((row = mysql_fetch_row(rows))) {
         if (!row[INDEX_NON_UNIQUE] || strcmp(row[INDEX_NON_UNIQUE], "0") != 0 || !row[INDEX_NAME])
             continue;
         if (!row[INDEX_COLUMN] || strcasecmp(row[INDEX_COLUMN], "key") != 0 || row[INDEX_SUB_PART] ||
             strcmp(name, row[INDEX_NAME]) == 0)
-            return wrong_shape(lane, fault,
-                               "it has a unique index on something else than just the column key:", row[INDEX_NAME]);
+            return wrong_shape(lane, fault, "its unique index `%s` is not on the whole column `key` and nothing else",
+                               row[INDEX_NAME]);
         snprintf(name, sizeof name, "%s", row[INDEX_NAME]);
         found = true;
     }
-    return found ||
-           wrong_shape(lane, fault, "there must be a primary key or unique index on just the column key", NULL);
+    return found || wrong_shape(lane, fault, "it needs a primary key or unique index on just the column `key`");
 }
 
-static void engine_read(MYSQL_RES *rows, mysql_shape *shape)
+/* False: it is no table. */
+static bool engine_read(const mysql_lane *lane, MYSQL_RES *rows, mysql_shape *shape, mysql_fault *fault)
 {
     MYSQL_ROW row = mysql_fetch_row(rows);
 
     snprintf(shape->engine, sizeof shape->engine, "%s", row && row[0] ? row[0] : "");
     shape->transactional = row && row[1] && strcasecmp(row[1], "YES") == 0;
+    return !row || !row[2] || !strcasestr(row[2], "VIEW") || wrong_shape(lane, fault, "it is a view");
 }
 
 static void write_shape_questions(mysql_lane *lane)
@@ -380,8 +394,8 @@ static void write_shape_questions(mysql_lane *lane)
     lane->text.len = 0;
     verrou__mysql_text_addf(&lane->text,
                             "SHOW FULL COLUMNS FROM %s;SHOW INDEX FROM %s;"
-                            "SELECT e.ENGINE,e.TRANSACTIONS FROM information_schema.TABLES AS t"
-                            " JOIN information_schema.ENGINES AS e ON e.ENGINE=t.ENGINE"
+                            "SELECT t.ENGINE,e.TRANSACTIONS,t.TABLE_TYPE FROM information_schema.TABLES AS t"
+                            " LEFT JOIN information_schema.ENGINES AS e ON e.ENGINE=t.ENGINE"
                             " WHERE t.TABLE_SCHEMA=%s%s%s AND t.TABLE_NAME='%s'",
                             lane->state->name, lane->state->name, quote,
                             names->schema[0] ? names->schema : "DATABASE()", quote, names->table);
@@ -406,8 +420,8 @@ bool verrou__mysql_shape(mysql_lane *lane, mysql_shape *shape, mysql_fault *faul
         good = verrou__mysql_end(lane, fault);
     if (good && rows[0] && rows[1] && rows[2]) {
         shape->exists = true;
-        good = columns_check(lane, rows[0], shape, fault) && indexes_check(lane, rows[1], fault);
-        engine_read(rows[2], shape);
+        good = engine_read(lane, rows[2], shape, fault) && columns_check(lane, rows[0], shape, fault) &&
+               indexes_check(lane, rows[1], fault);
     } else if (!good && fault->code == ERROR_NO_SUCH_TABLE && !rows[0]) {
         good = true;
     } else if (good) {
@@ -445,29 +459,31 @@ bool verrou__mysql_needs_alter(const mysql_shape *shape)
     return !shape->fenced || shape->folded || shape->owner_folded || !shape->transactional;
 }
 
-/* A key in another character set goes through UTF-8 first: VARBINARY takes the bytes as they are. */
+/*
+ * A key in another character set goes through UTF-8 first: VARBINARY takes the bytes as they are. `fence` is added by the first statement, so that
+ * one who runs them a second time fails before he has changed anything.
+ */
 void verrou__mysql_alter_sql(const mysql_lane *lane, const mysql_shape *shape, mysql_text *text)
 {
     const char *name = lane->state->name;
-    const char *comma = "";
+    const char *fence = shape->fenced ? "" : "\n    ADD COLUMN `fence` bigint not null default 0";
+    const char *comma = *fence ? "," : "";
 
-    if (shape->folded && !begins(shape->collation, "utf8"))
+    verrou__mysql_text_addf(text, "ALTER TABLE %s%s", name, fence);
+    if (shape->folded && !begins(shape->collation, "utf8")) {
         verrou__mysql_text_addf(
-            text, "ALTER TABLE %s MODIFY COLUMN `key` varchar(255) character set utf8mb4 collate %s not null;\n", name,
-            binary_collation(lane));
-    verrou__mysql_text_addf(text, "ALTER TABLE %s", name);
+            text, "%s\n    MODIFY COLUMN `key` varchar(255) character set utf8mb4 collate %s not null;\nALTER TABLE %s",
+            comma, binary_collation(lane), name);
+        comma = "";
+    }
     if (shape->folded) {
-        verrou__mysql_text_addf(text, "\n    MODIFY COLUMN `key` varbinary(255) not null");
+        verrou__mysql_text_addf(text, "%s\n    MODIFY COLUMN `key` varbinary(255) not null", comma);
         comma = ",";
     }
     if (shape->owner_folded) {
         verrou__mysql_text_addf(text,
                                 "%s\n    MODIFY COLUMN `owner` varchar(255) character set utf8mb4 collate %s not null",
                                 comma, binary_collation(lane));
-        comma = ",";
-    }
-    if (!shape->fenced) {
-        verrou__mysql_text_addf(text, "%s\n    ADD COLUMN `fence` bigint not null default 0", comma);
         comma = ",";
     }
     if (!shape->transactional)
@@ -540,7 +556,8 @@ bool verrou__mysql_ready(mysql_lane *lane, bool create, mysql_fault *fault)
         return false;
     if (!lane->shape.exists && create && !state->settings.autocreate) {
         verrou__mysql_fault_set(fault, MEANS_FAILED, ERROR_NO_SUCH_TABLE,
-                                "%s: there is no table %s, and autocreate is off", lane->address.name, state->name);
+                                "%s: there is no table %s, and autocreate is off: `verrou schema apply` makes it",
+                                lane->address.name, state->name);
         return false;
     }
     if (!lane->shape.exists && create &&

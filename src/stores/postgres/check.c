@@ -172,6 +172,35 @@ static bool check_waking(examination *e, const postgres_shape *shape)
     return true;
 }
 
+/* It can be made only where there is a schema for it. */
+static bool check_missing(examination *e)
+{
+    static const char sql[] = "SELECT to_regnamespace($1) IS NULL";
+    const postgres_state *state = e->session->state;
+    char schema[sizeof state->table.schema + 2];
+    const char *values[] = {schema};
+    bool nowhere = false;
+
+    if (state->table.schema[0]) {
+        PGresult *result;
+
+        snprintf(schema, sizeof schema, "\"%s\"", state->table.schema);
+        result = verrou__postgres_ask(e->session, e->deadline_ms, &e->fault, sql, 1, values);
+        if (!result)
+            return false;
+        nowhere = is(result, 0, "t");
+        PQclear(result);
+    }
+    if (nowhere)
+        FIND(e, VERROU_ERROR_LEVEL, "table", "%s does not exist, and neither does the schema", state->name);
+    else if (state->table.autocreate)
+        FIND(e, VERROU_INFO, "table", "%s does not exist yet: the first lock makes it", state->name);
+    else
+        FIND(e, VERROU_ERROR_LEVEL, "table", "%s does not exist, and autocreate is off: `verrou schema apply` makes it",
+             state->name);
+    return true;
+}
+
 static bool check_table(examination *e)
 {
     const postgres_state *state = e->session->state;
@@ -183,14 +212,15 @@ static bool check_table(examination *e)
         FIND(e, VERROU_ERROR_LEVEL, "table", "%s", e->fault.text);
         return true;
     }
-    if (!shape.exists) {
-        FIND(e, state->table.autocreate ? VERROU_INFO : VERROU_ERROR_LEVEL, "table", "%s does not exist%s", state->name,
-             state->table.autocreate ? " yet: the first lock makes it" : ", and autocreate is off");
-        return true;
-    }
+    if (!shape.exists)
+        return check_missing(e);
     FIND(e, shape.fenced ? VERROU_INFO : VERROU_WARN, "table", "%s.%s%s", shape.schema, shape.table,
          shape.fenced ? ""
                       : " has no column \"fence\": fencing tokens come from the clock alone; `schema apply` adds it");
+    if (shape.unlogged)
+        FIND(e, VERROU_ERROR_LEVEL, "durability",
+             "the table is UNLOGGED: a crash of the server forgets all locks and tokens; ALTER TABLE %s SET LOGGED",
+             state->name);
     FIND(e, shape.folded ? VERROU_WARN : VERROU_INFO, "collation", "keys are compared %s",
          shape.folded ? "with a collation or type that takes different keys for equal: they exclude each other"
                       : "byte by byte");

@@ -72,7 +72,8 @@ static const struct meaning *find_meaning(const char *code)
     return NULL;
 }
 
-void verrou__postgres_explain(const postgres_session *session, const PGresult *result, postgres_fault *fault)
+/* Whatever was asked for. */
+static void explain(const postgres_session *session, const PGresult *result, postgres_fault *fault)
 {
     const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
@@ -94,6 +95,25 @@ void verrou__postgres_explain(const postgres_session *session, const PGresult *r
     /* A pooler speaks like a server, and may have lost it long after the commit. 40003: a server that does not know. */
     fault->doubt =
         (fault->fatal && session->pooled) || (code && (strncmp(code, "08", 2) == 0 || strcmp(code, "40003") == 0));
+}
+
+/*
+ * What it means here. Whether a right is missing on the table or on something else is in the server's text only, which may be in any language,
+ * but for the name.
+ */
+void verrou__postgres_explain(const postgres_session *session, const PGresult *result, postgres_fault *fault)
+{
+    const postgres_state *state = session->state;
+    size_t len;
+
+    explain(session, result, fault);
+    len = strlen(fault->text);
+    if (strcmp(fault->code, "55P03") == 0)
+        verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, "55P03", "%s: somebody else has the row locked",
+                                   session->name);
+    else if (strcmp(fault->code, "42501") == 0 && strstr(fault->text + strlen(session->name), state->table.table))
+        snprintf(fault->text + len, sizeof fault->text - len,
+                 "; SELECT, INSERT, UPDATE and DELETE on table %s are needed", state->name);
 }
 
 /* The first cause counts. */
@@ -215,7 +235,8 @@ bool verrou__postgres_has_ended(postgres_session *session, postgres_fault *fault
 /* ---- asking ---- */
 
 /* The last result of what was sent outside of a pipeline; the first that is an error counts. */
-static PGresult *last_result(postgres_session *session, int64_t deadline_ms, postgres_fault *fault)
+static PGresult *last_result(postgres_session *session, int64_t deadline_ms, postgres_fault *fault,
+                             void (*explain_error)(const postgres_session *, const PGresult *, postgres_fault *))
 {
     PGresult *last = NULL;
     PGresult *result;
@@ -235,7 +256,7 @@ static PGresult *last_result(postgres_session *session, int64_t deadline_ms, pos
     if (last && PQresultStatus(last) != PGRES_FATAL_ERROR)
         return last;
     if (last)
-        verrou__postgres_explain(session, last, fault);
+        explain_error(session, last, fault);
     else
         verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, NULL, "out of memory");
     PQclear(last);
@@ -253,7 +274,7 @@ PGresult *verrou__postgres_ask(postgres_session *session, int64_t deadline_ms, p
         break_by_libpq(session, fault);
         return NULL;
     }
-    return last_result(session, deadline_ms, fault);
+    return last_result(session, deadline_ms, fault, verrou__postgres_explain);
 }
 
 PGresult *verrou__postgres_ask_plain(postgres_session *session, int64_t deadline_ms, postgres_fault *fault,
@@ -267,7 +288,7 @@ PGresult *verrou__postgres_ask_plain(postgres_session *session, int64_t deadline
         break_by_libpq(session, fault);
         return NULL;
     }
-    return last_result(session, deadline_ms, fault);
+    return last_result(session, deadline_ms, fault, explain);
 }
 
 bool verrou__postgres_run(postgres_session *session, int64_t deadline_ms, postgres_fault *fault, const char *sql)
@@ -466,30 +487,63 @@ static bool is_final(const PGconn *conn, const char *code, const char *text)
     return false;
 }
 
-/* Several lines: one for each address and way (with TLS, without) that was tried. The last one that has a code, or the last one at all. */
+#define ATTEMPT "connection to server " /* how libpq begins to tell of an address, and a way, that it tried */
+
+/* What was tried last, or the last of them that a server answered to: its lines up to the next one. */
+static const char *find_attempt(const char *text, const char **ret_code)
+{
+    const char *found = text;
+    const char *begin = text;
+
+    *ret_code = NULL;
+    for (const char *at = text; *at; at += strspn(at, "\n")) {
+        size_t len = strcspn(at, "\n");
+        const char *code = find_code(at, len);
+
+        if (strncmp(at, ATTEMPT, strlen(ATTEMPT)) == 0)
+            begin = at;
+        if (code || !*ret_code)
+            found = begin;
+        *ret_code = code ? code : *ret_code;
+        at += len;
+    }
+    return found;
+}
+
+/* The lines from there on that tell of the same attempt, as one, and without the code. Those with a tab are general advice. */
+static void join_lines(const char *at, const char *code, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (bool first = true; *at && used < size; at += strspn(at, "\n")) {
+        size_t len = strcspn(at, "\n");
+        size_t head = code && code >= at && code < at + len ? (size_t)(code - at) : len;
+        size_t skip = head < len ? strlen("28P01: ") : 0;
+
+        if (!first && strncmp(at, ATTEMPT, strlen(ATTEMPT)) == 0)
+            return;
+        if (*at != '\t' && strncmp(at, "LOCATION:", 9) != 0) {
+            used += (size_t)snprintf(out + used, size - used, "%s%.*s%.*s", first ? "" : "; ", (int)head, at,
+                                     (int)(len - head - skip), at + head + skip);
+            first = false;
+        }
+        at += len;
+    }
+}
+
 static void explain_connect(const PGconn *conn, postgres_fault *fault)
 {
     const char *text = conn ? PQerrorMessage(conn) : "out of memory\n";
-    const char *line = text;
-    const char *code = NULL;
-    char head[300] = "";
+    const char *code;
+    const char *attempt = find_attempt(text, &code);
     char kept[8] = "";
+    char joined[sizeof fault->text];
 
-    for (const char *at = text; *at; at += strspn(at, "\n")) {
-        size_t len = strcspn(at, "\n");
-        const char *found = find_code(at, len);
-
-        if (found || (!code && *at != '\t' && strncmp(at, "LOCATION:", 9) != 0))
-            line = at;
-        code = found ? found : code;
-        at += len;
-    }
-    if (code) {
+    if (code)
         snprintf(kept, sizeof kept, "%.5s", code);
-        snprintf(head, sizeof head, "%.*s", (int)(code - line), line);
-        line = code + 7;
-    }
-    verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, kept, "%s%.*s", head, (int)strcspn(line, "\n"), line);
+    join_lines(attempt, code, joined, sizeof joined);
+    verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, kept, "%s", joined);
     if (conn && is_final(conn, kept, text)) {
         fault->result = VERROU_OP_FAILED;
         fault->retriable = false;
@@ -570,6 +624,25 @@ static PGconn *connect_any(postgres_state *state, int64_t deadline_ms, postgres_
     return NULL;
 }
 
+/* A file that was named and cannot be read is no use to try again, whatever libpq would make of it. */
+static bool check_files(const postgres_state *state, postgres_fault *fault)
+{
+    for (size_t i = 0; i < state->option_count; i++)
+        if (strcmp(state->options[i].name, "sslmode") == 0 && strcmp(state->options[i].value, "disable") == 0)
+            return true;
+    for (size_t i = 0; i < state->option_count; i++) {
+        const postgres_option *option = &state->options[i];
+        int error = option->file ? settings_file_error(option->value) : 0;
+
+        if (error) {
+            verrou__postgres_fault_set(fault, VERROU_OP_FAILED, false, NULL, "%s=%s: %s", option->file, option->value,
+                                       strerror(error));
+            return false;
+        }
+    }
+    return true;
+}
+
 static void name_session(postgres_session *session)
 {
     const char *host = PQhost(session->conn);
@@ -624,6 +697,8 @@ bool verrou__postgres_open(postgres_state *state, postgres_session *session, pos
                            int64_t deadline_ms, postgres_fault *fault)
 {
     *session = (postgres_session){.state = state};
+    if (!check_files(state, fault))
+        return false;
     session->conn = connect_any(state, deadline_ms, fault);
     if (!session->conn)
         return false;

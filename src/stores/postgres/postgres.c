@@ -27,6 +27,9 @@ static const char *const schemes[] = {"postgres", "postgresql", NULL};
 static const char *const settings[] = {"table", "autocreate",   "pooler", "notify-trigger", "ca", "cert",
                                        "key",   LIBPQ_KEYWORDS, NULL};
 
+/* Those of them that name files. A missing one libpq takes for one that was not given, or tells without its name. */
+static const char *const files[] = {"ca", "cert", "key", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir"};
+
 #define FIRST_OF_LIBPQ "host"
 #define FIRST_PASSED_ON "dbname"
 
@@ -64,17 +67,42 @@ static bool has_option(const postgres_state *state, const char *name)
     return false;
 }
 
+/* "system" are the authorities of the machine, and "ENGINE:NAME" a key that is kept elsewhere. */
+static bool is_file(const char *setting, const char *name, const char *value)
+{
+    if (!*value || strcmp(value, "system") == 0 || (strcmp(name, "sslkey") == 0 && strchr(value, ':')))
+        return false;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        if (strcmp(files[i], setting) == 0)
+            return true;
+    return false;
+}
+
 static void add_option(settings_reader *r, postgres_state *state, const char *name, const char *value)
 {
+    postgres_option *option = &state->options[state->option_count];
+
     if (!value)
         return;
     if (has_option(state, name)) {
         settings_refuse(r, name, NULL, "given once");
         return;
     }
-    state->options[state->option_count].name = name;
-    state->options[state->option_count].value = settings_copy(r, value);
+    option->name = name;
+    option->file = NULL;
+    option->value = settings_copy(r, value);
     state->option_count++;
+}
+
+/* A setting that libpq knows by another name. */
+static void add_setting(settings_reader *r, postgres_state *state, const char *name, const char *setting)
+{
+    const char *value = settings_value(r, setting);
+    size_t before = state->option_count;
+
+    add_option(r, state, name, value);
+    if (state->option_count > before && is_file(setting, name, value))
+        state->options[before].file = setting;
 }
 
 /* Keywords come and go with the versions of libpq. */
@@ -95,6 +123,26 @@ static size_t index_of(const char *name)
     return i;
 }
 
+/* As it is written: decoded, a %2F of the name would look like the '/' of something that was meant to be more than a name. */
+static void read_database(settings_reader *r, postgres_state *state)
+{
+    const char *path = r->url->path;
+    const char *written = strstr(r->url->text, "//");
+    const char *bad;
+
+    if (!path || !path[1])
+        return;
+    add_option(r, state, "dbname", path + 1);
+    if (!written)
+        return;
+    written += 2;
+    written += strcspn(written, "/?");
+    bad = *written == '/' ? strpbrk(written + 1, "/#?") : NULL;
+    if (bad && *bad != '?')
+        settings_refuse(r, "the path of the address", NULL,
+                        "the name of a database, with %2F for a '/' and %23 for a '#' in it");
+}
+
 static void read_options(settings_reader *r, postgres_state *state)
 {
     PQconninfoOption *known = PQconninfoParse("", NULL);
@@ -108,12 +156,12 @@ static void read_options(settings_reader *r, postgres_state *state)
             settings_refuse(r, settings[i], NULL, "left out: the libpq that is installed does not know it");
     add_option(r, state, "user", r->url->user && r->url->user[0] ? r->url->user : NULL);
     add_option(r, state, "password", r->url->password);
-    add_option(r, state, "dbname", r->url->path && r->url->path[1] ? r->url->path + 1 : NULL);
-    add_option(r, state, "sslrootcert", settings_value(r, "ca"));
-    add_option(r, state, "sslcert", settings_value(r, "cert"));
-    add_option(r, state, "sslkey", settings_value(r, "key"));
+    read_database(r, state);
+    add_setting(r, state, "sslrootcert", "ca");
+    add_setting(r, state, "sslcert", "cert");
+    add_setting(r, state, "sslkey", "key");
     for (size_t i = index_of(FIRST_PASSED_ON); settings[i]; i++)
-        add_option(r, state, settings[i], settings_value(r, settings[i]));
+        add_setting(r, state, settings[i], settings[i]);
     if (settings_value(r, "ca") && !has_option(state, "sslmode"))
         add_option(r, state, "sslmode", "verify-full");
     for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++)
@@ -284,6 +332,7 @@ static verrou_status postgres_create(const verrou_host *host, void *log_context,
     atomic_init(&state->good_place, 0);
     atomic_init(&state->told_notify, false);
     atomic_init(&state->told_collation, false);
+    atomic_init(&state->told_unlogged, false);
     atomic_init(&state->lost_count, 0);
     atomic_init(&state->watched_count, 0);
     atomic_init(&state->place, -1);

@@ -50,6 +50,7 @@ typedef enum postgres_pooler { POOLER_AUTO, POOLER_NONE, POOLER_TRANSACTION } po
 /* A keyword of libpq. */
 typedef struct postgres_option {
     const char *name;
+    const char *file; /* the setting that it comes from, if the value is the name of a file that has to be there */
     char *value;
 } postgres_option;
 
@@ -80,7 +81,7 @@ typedef struct postgres_state {
     lock_table_settings table;
     char name[2 * LOCK_TABLE_MAX_NAME + 8]; /* of the table, quoted */
     atomic_uint caps;
-    atomic_bool told_notify, told_collation; /* each event once */
+    atomic_bool told_notify, told_collation, told_unlogged; /* each event once */
     uint64_t seed;
     atomic_size_t lost_count;    /* written with the mutex held */
     atomic_size_t watched_count; /* likewise: keys that this process waits for */
@@ -137,7 +138,7 @@ void verrou__postgres_end(postgres_session *session);
 void verrou__postgres_break(postgres_session *session, postgres_fault *fault, const postgres_fault *why);
 /* A function of libpq that sends something has failed. */
 void verrou__postgres_unsent(postgres_session *session, postgres_fault *fault);
-/* Say what a result that is an error means. */
+/* Say what a result that is an error means, to one who asked for locks. */
 void verrou__postgres_explain(const postgres_session *session, const PGresult *result, postgres_fault *fault);
 void verrou__postgres_fault_set(postgres_fault *fault, verrou_op_result result, bool retriable, const char *code,
                                 const char *format, ...) VERROU_PRINTF(5, 6);
@@ -156,6 +157,7 @@ typedef struct postgres_shape {
     bool folded;      /* takes different keys for equal */
     bool may_look;    /* has the right to advisory locks */
     bool may_prune;   /* has the right to delete */
+    bool unlogged;    /* a crash of the server empties it */
     char cast[280];   /* for keys: "" or "::type" */
     char schema[200]; /* where the table is: names that need it are quoted */
     char table[200];

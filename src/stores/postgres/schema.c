@@ -67,13 +67,18 @@ static bool run_patiently(postgres_session *session, const char *statements, int
     char sql[2 * MAX_SQL + 128];
 
     snprintf(sql, sizeof sql, "SELECT set_config('lock_timeout', '" LOCK_WAIT "', true); %s", statements);
-    while (!verrou__postgres_run(session, deadline_ms, fault, sql)) {
+    for (;;) {
+        if (verrou__postgres_run(session, deadline_ms, fault, sql))
+            return true;
         if (session->broken || strcmp(fault->code, "55P03") != 0 ||
             host->now_ms() + PAUSE_MS + LOCK_WAIT_MS >= deadline_ms)
-            return false;
+            break;
         nanosleep(&pause, NULL);
     }
-    return true;
+    if (!session->broken && strcmp(fault->code, "55P03") == 0)
+        verrou__postgres_fault_set(fault, VERROU_OP_RETRY, true, "55P03", "%s: somebody else is using table %s",
+                                   session->name, session->state->name);
+    return false;
 }
 
 bool verrou__postgres_has_trigger(postgres_session *session, const postgres_shape *shape, bool *ret_has,

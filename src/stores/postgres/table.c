@@ -8,10 +8,12 @@
 #include "postgres_store.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define LOOK_AGAIN_MS 10000
+#define NO_SUCH_SCHEMA "3F000"
 
 /* Of the advisory lock under which the table is made. The other locks have the class of the table. */
 #define CREATE_LOCK "1986359922, 0"
@@ -26,16 +28,27 @@
 static const char own_path_sql[] =
     "SELECT set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true);";
 
-/* One row for each column of the table. An index decides what a key is only if ON CONFLICT can use it. */
+#define USABLE_INDEX "i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1"
+
+/*
+ * One row for each column of the table. An index decides what a key is only if ON CONFLICT can use it. Another one that refuses rows may do so only for
+ * a key that is the same, as one over the key and something else. Everything is found by index: our sessions plan a sequential scan as so costly that
+ * the server would compile the statement first, for seconds.
+ */
 static const char shape_sql[] =
     "%s"
-    "SELECT quote_ident(n.nspname), quote_ident(c.relname), c.relkind IN ('r', 'p') AND c.relpersistence <> 't', "
+    "SELECT quote_ident(n.nspname), quote_ident(c.relname),"
+    " CASE WHEN c.relkind = 'v' THEN 'a view' WHEN c.relkind = 'm' THEN 'a materialized view'"
+    "  WHEN c.relkind = 'f' THEN 'a foreign table' WHEN c.relkind NOT IN ('r', 'p') THEN 'no table'"
+    "  WHEN c.relpersistence = 't' THEN 'a temporary table, which nobody else sees' END,"
+    " c.relpersistence = 'u' OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_partition_tree(c.oid) AS d"
+    "  WHERE (SELECT p.relpersistence FROM pg_class p WHERE p.oid = d.relid) = 'u'), "
     "a.attname, t.typname, "
     "t.typcategory,"
     " format_type(a.atttypid, -1),"
     " a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '',"
     " t.typname = 'citext' OR NOT coalesce(k.collisdeterministic, true),"
-    " u.count, u.folded, v.look, has_table_privilege(c.oid, 'DELETE')"
+    " u.count, u.folded, o.name, v.look, has_table_privilege(c.oid, 'DELETE')"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
     " JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation k ON k.oid = a.attcollation"
@@ -43,8 +56,13 @@ static const char shape_sql[] =
     "folded"
     "  FROM pg_index i JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = i.indkey[0] AND b.attname = 'key'"
     "  LEFT JOIN pg_collation l ON l.oid = i.indcollation[0]"
-    "  WHERE i.indrelid = to_regclass('%s') AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL"
-    "  AND i.indnkeyatts = 1) AS u"
+    "  WHERE i.indrelid = to_regclass('%s') AND " USABLE_INDEX ") AS u"
+    " CROSS JOIN (SELECT min(x.relname) AS name FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid"
+    "  WHERE i.indrelid = to_regclass('%s') AND (i.indisexclusion OR i.indisunique AND NOT EXISTS"
+    "   (SELECT FROM generate_series(0, i.indnkeyatts - 1) AS g"
+    "    JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = i.indkey[g] AND b.attname = 'key'"
+    "    LEFT JOIN pg_collation l ON l.oid = i.indcollation[g]"
+    "    WHERE coalesce(l.collisdeterministic, true) OR " USABLE_INDEX "))) AS o"
     " CROSS JOIN (SELECT has_function_privilege('pg_try_advisory_lock(int,int)', 'EXECUTE')"
     "  AND has_function_privilege('pg_advisory_unlock(int,int)', 'EXECUTE') AS look) AS v"
     " WHERE c.oid = to_regclass('%s')";
@@ -52,7 +70,8 @@ static const char shape_sql[] =
 enum {
     COLUMN_SCHEMA,
     COLUMN_TABLE,
-    COLUMN_PLAIN,
+    COLUMN_OTHER_KIND,
+    COLUMN_UNLOGGED,
     COLUMN_NAME,
     COLUMN_TYPE,
     COLUMN_CATEGORY,
@@ -61,6 +80,7 @@ enum {
     COLUMN_FOLDED,
     COLUMN_UNIQUES,
     COLUMN_UNIQUE_FOLDED,
+    COLUMN_REFUSING_INDEX,
     COLUMN_LOOK,
     COLUMN_DELETE,
 };
@@ -70,11 +90,17 @@ static bool is_true(const PGresult *result, int row, int column)
     return PQgetvalue(result, row, column)[0] == 't';
 }
 
-static bool wrong_shape(const postgres_session *session, postgres_fault *fault, const char *what, const char *name)
+VERROU_PRINTF(3, 4)
+static bool wrong_shape(const postgres_session *session, postgres_fault *fault, const char *format, ...)
 {
-    verrou__postgres_fault_set(fault, VERROU_OP_FAILED, false, NULL, "%s: table %s cannot hold locks: %s%s%s%s",
-                               session->name, session->state->name, what, name ? " \"" : "", name ? name : "",
-                               name ? "\"" : "");
+    char what[200];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    verrou__postgres_fault_set(fault, VERROU_OP_FAILED, false, NULL, "%s: table %s cannot hold locks: %s",
+                               session->name, session->state->name, what);
     return false;
 }
 
@@ -98,11 +124,11 @@ typedef struct columns_seen {
     bool key, owner, expiration;
 } columns_seen;
 
-/* One column; the text of what is wrong with it, or NULL. */
+/* One column; what is to be said of it if it is wrong, or NULL. */
 static const char *column_check(const PGresult *result, int row, columns_seen *seen, postgres_shape *shape)
 {
-    static const char not_text[] = "it must be of a text type of variable length, the column";
-    static const char not_number[] = "it must be of the type bigint, the column";
+    static const char not_text[] = "must be of a text type of variable length";
+    static const char not_number[] = "must be of the type bigint";
     const char *name = PQgetvalue(result, row, COLUMN_NAME);
     const char *type = PQgetvalue(result, row, COLUMN_TYPE);
 
@@ -125,26 +151,31 @@ static const char *column_check(const PGresult *result, int row, columns_seen *s
         shape->fenced = true;
         return is_number(result, row) ? NULL : not_number;
     }
-    return is_true(result, row, COLUMN_NEEDED) ? "it has no default and may not be NULL, the column" : NULL;
+    return is_true(result, row, COLUMN_NEEDED) ? "has no default and may not be NULL" : NULL;
 }
 
 static bool columns_check(const postgres_session *session, const PGresult *result, postgres_shape *shape,
                           postgres_fault *fault)
 {
     columns_seen seen = {0};
+    const char *first_wrong = NULL;
+    int wrong_row = 0;
 
     for (int row = 0; row < PQntuples(result); row++) {
         const char *wrong = column_check(result, row, &seen, shape);
 
-        if (wrong)
-            return wrong_shape(session, fault, wrong, PQgetvalue(result, row, COLUMN_NAME));
+        if (wrong && !first_wrong) {
+            first_wrong = wrong;
+            wrong_row = row;
+        }
     }
     if (!seen.key || !seen.owner || !seen.expiration)
-        return wrong_shape(session, fault, "it lacks the column",
+        return wrong_shape(session, fault, "it lacks the column \"%s\"",
                            !seen.key     ? "key"
                            : !seen.owner ? "owner"
                                          : "expiration");
-    return true;
+    return !first_wrong ||
+           wrong_shape(session, fault, "its column \"%s\" %s", PQgetvalue(result, wrong_row, COLUMN_NAME), first_wrong);
 }
 
 /*
@@ -176,13 +207,17 @@ static bool shape_read(const postgres_session *session, const PGresult *result, 
     shape->folded = is_true(result, 0, COLUMN_UNIQUE_FOLDED);
     shape->may_look = is_true(result, 0, COLUMN_LOOK);
     shape->may_prune = is_true(result, 0, COLUMN_DELETE);
-    if (!is_true(result, 0, COLUMN_PLAIN))
-        return wrong_shape(session, fault, "it is a view, a temporary table or something else that is no table for all",
-                           NULL);
+    shape->unlogged = is_true(result, 0, COLUMN_UNLOGGED);
+    if (!PQgetisnull(result, 0, COLUMN_OTHER_KIND))
+        return wrong_shape(session, fault, "it is %s", PQgetvalue(result, 0, COLUMN_OTHER_KIND));
     if (!columns_check(session, result, shape, fault))
         return false;
     if (strcmp(PQgetvalue(result, 0, COLUMN_UNIQUES), "0") == 0)
-        return wrong_shape(session, fault, "there must be a primary key or unique index on just the column", "key");
+        return wrong_shape(session, fault, "it needs a primary key or unique index on just the column \"key\"");
+    if (!PQgetisnull(result, 0, COLUMN_REFUSING_INDEX))
+        return wrong_shape(session, fault,
+                           "its index \"%s\" must not be unique: released rows differ in the column \"key\" only",
+                           PQgetvalue(result, 0, COLUMN_REFUSING_INDEX));
     return true;
 }
 
@@ -190,11 +225,11 @@ bool verrou__postgres_shape(postgres_session *session, postgres_shape *shape, in
                             postgres_fault *fault)
 {
     const char *name = session->state->name; /* letters and digits in double quotes */
-    char sql[sizeof shape_sql + sizeof own_path_sql + 2 * sizeof session->state->name];
+    char sql[sizeof shape_sql + sizeof own_path_sql + 3 * sizeof session->state->name];
     PGresult *result;
     bool fits;
 
-    snprintf(sql, sizeof sql, shape_sql, session->pooled ? own_path_sql : "", name, name);
+    snprintf(sql, sizeof sql, shape_sql, session->pooled ? own_path_sql : "", name, name, name);
     result = verrou__postgres_ask_plain(session, deadline_ms, fault, sql);
     *shape = (postgres_shape){0};
     if (!result)
@@ -251,7 +286,9 @@ static bool table_make(postgres_lane *lane, int64_t deadline_ms, postgres_fault 
     if (lane->shape.exists)
         return true;
     if (made)
-        return wrong_shape(session, fault, "it was made, and is not there", NULL);
+        return wrong_shape(session, fault, "it was made, and is not there");
+    if (strcmp(fault->code, NO_SUCH_SCHEMA) == 0)
+        return false; /* the server says which, and the table could not be made by anybody */
     verrou__postgres_create_sql(session->state, false, create, sizeof create);
     snprintf(text, sizeof text, "%.*s", (int)sizeof text - 1, fault->text);
     snprintf(fault->text, sizeof fault->text, "%s; somebody who may has to run: %.*s", text,
@@ -271,6 +308,9 @@ static void tell_shape(postgres_state *state, const postgres_shape *shape)
         state->host->log(state->log_context, VERROU_WARN, "store.collation", NULL,
                          "table %s: the collation or type of the column \"key\" takes different keys for equal",
                          state->name);
+    if (shape->unlogged && !atomic_exchange(&state->told_unlogged, true))
+        state->host->log(state->log_context, VERROU_WARN, "store.durability", NULL,
+                         "table %s is UNLOGGED: a crash of the server forgets all locks", state->name);
 }
 
 static bool shape_or_table(postgres_lane *lane, int64_t deadline_ms, postgres_fault *fault)
@@ -284,7 +324,9 @@ static bool shape_or_table(postgres_lane *lane, int64_t deadline_ms, postgres_fa
         return true;
     if (session->state->table.autocreate)
         return table_make(lane, deadline_ms, fault);
-    verrou__postgres_fault_set(fault, VERROU_OP_FAILED, false, NULL, "%s: there is no table %s, and autocreate is off",
+    verrou__postgres_fault_set(fault, VERROU_OP_FAILED, false, NULL,
+                               "%s: there is no table %s, and autocreate is off: "
+                               "`verrou schema apply` makes it",
                                session->name, session->state->name);
     return false;
 }
