@@ -11,26 +11,26 @@
 #include "core/store.h"
 
 #define TRIAL_TTL_MS 30000
-#define TRIAL_KEY "verrou-doctor:%016llx:"
+#define TRIAL_LEAST 30 /* "verrou-doctor:" and 16 digits */
 
 /* A handle for a key of so many bytes, or the longest that the prefix leaves room for. NULL: `err` says why. */
 static verrou_lock *open_lock(verrou_store *store, size_t length, verrou_error *err)
 {
     verrou_lock_options options = VERROU_LOCK_OPTIONS_INIT;
     verrou_lock *lock = NULL;
+    char begin[TRIAL_LEAST + 1];
     char key[VERROU_MAX_KEY + 1];
-    size_t least;
+    verrou_status status = VERROU_EINVAL;
 
     options.ttl_ms = TRIAL_TTL_MS;
+    snprintf(begin, sizeof(begin), "verrou-doctor:%016llx", (unsigned long long)verrou__random64());
     memset(key, 'x', sizeof(key));
-    least = (size_t)snprintf(key, sizeof(key), TRIAL_KEY, (unsigned long long)verrou__random64());
-    key[least] = 'x';
-    for (; length >= least; length--) {
-        key[length] = '\0';
-        if (verrou_lock_new(store, key, &options, &lock, err) != VERROU_EINVAL)
-            return lock;
+    memcpy(key, begin, TRIAL_LEAST);
+    for (size_t at = length; at >= TRIAL_LEAST && status == VERROU_EINVAL; at--) {
+        key[at] = '\0';
+        status = verrou_lock_new(store, key, &options, &lock, err);
     }
-    return NULL;
+    return lock;
 }
 
 /* What cannot be done with the lock; NULL: everything can. */
@@ -67,7 +67,7 @@ void verrou__trial(verrou_store *store, const verrou_call_options *options, stru
     if (fault) {
         why_not_long = err;
         verrou_lock_free(lock);
-        lock = open_lock(store, 40, &err);
+        lock = open_lock(store, TRIAL_LEAST, &err);
         fault = lock ? try_out(lock, options, &err) : "made";
     }
     if (fault) {
