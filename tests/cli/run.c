@@ -93,7 +93,7 @@ static void conflict_exit_code_replaces_75(void **state)
     assert_string_equal(j->out_text, "");
     assert_contains(j->err_text, "verrou: not acquired: ");
     job_free(j);
-    job_free(ran(255, NULL, "run", "k", "--wait", "20ms", "--conflict-exit-code=255", "true", NULL));
+    job_free(ran(255, NULL, "run", "k", "--wait", "500ms", "--conflict-exit-code=255", "true", NULL));
     job_free(lock);
 }
 
@@ -352,7 +352,7 @@ static void on_lost_term_asks_first(void **state)
 /* With warn the program goes on; 76 all the same. */
 static void on_lost_warn_only_says_so(void **state)
 {
-    job *j = start("run", "k", "--ttl", "300ms", "--on-lost", "warn", "--", "sh", "-c",
+    job *j = start("run", "k", "--ttl", "900ms", "--on-lost", "warn", "--", "sh", "-c",
                    "echo ready; read line; echo finished", NULL);
 
     (void)state;
