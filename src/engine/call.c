@@ -186,11 +186,15 @@ static verrou_op_kind op_kind(const verrou__call *call)
 }
 
 /*
- * A permanent lease begins as a short one, so that a lost answer leaves no lock for ever. An inline store loses no answers.
+ * A permanent lease begins as a short one, so that a lost answer leaves no lock for ever. An inline store loses no answers, and one that
+ * answers later is told what was asked for.
  */
 static int64_t op_ttl(const verrou__call *call)
 {
-    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && !call->engine->is_inline)
+    const verrou__engine *engine = call->engine;
+
+    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && !engine->is_inline &&
+        !engine->is_later)
         return PROVISIONAL_TTL_MS;
     return call->ttl_ms;
 }
@@ -217,7 +221,7 @@ void verrou__call_request(verrou__call *call)
     op->deadline_ms = verrou__call_limit(call);
     verrou__engine_enqueue(engine, call);
     verrou__call_arm(call);
-    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline)
+    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline && !engine->is_later)
         verrou__waits_pass_on(engine, op->key, op->key_len);
 }
 
@@ -488,7 +492,7 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
         call->done = done;
         call->user = user;
         call->refs++;
-        engine->holding_back = !engine->is_inline && verrou__queue_hold_back(call);
+        engine->holding_back = !engine->is_inline && !engine->is_later && verrou__queue_hold_back(call);
         verrou__call_begin(call);
     }
     if (engine->holding_back)

@@ -41,9 +41,11 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
         }
     }
     engine->options = *options;
+    atomic_init(&engine->log_level, (int)options->log_level);
     engine->driver = options->driver;
     engine->host = options->host;
     engine->is_inline = (options->driver->flags & VERROU_DRIVER_INLINE) != 0;
+    engine->is_later = (options->driver->flags & VERROU_DRIVER_LATER) != 0;
     engine->seed = options->host->random();
     engine->bell = (struct bell)BELL_CLOSED;
     engine->timer_fd = -1;
@@ -128,6 +130,40 @@ void verrou__engine_enter(verrou__engine *engine)
     pthread_mutex_lock(&engine->mutex);
 }
 
+static int64_t engine_limit(const verrou__engine *engine);
+
+/*
+ * A driver that answers later may answer from another thread as soon as it has the request: whether it took it, its return value says, and
+ * the request is not looked at.
+ */
+static void engine_pump_later(verrou__engine *engine)
+{
+    verrou__call *call;
+
+    while (engine->is_later && (call = engine->queue_head)) {
+        verrou_error error = VERROU_ERROR_INIT;
+        verrou_op *op = &call->op;
+        verrou_status status;
+
+        verrou__engine_dequeue(engine, call);
+        verrou__call_set_state(call, CALL_FLYING);
+        op->sent_ms = engine_now(engine);
+        if (is_special(call))
+            status = VERROU_ENOTSUP;
+        else
+            status = engine->driver->execute(engine->state, NULL, &op, 1, engine_limit(engine), &error);
+        if (status == VERROU_OK)
+            continue;
+        if (error.status == VERROU_OK)
+            verrou__fail(&error, status, "%s", verrou_status_text(status));
+        engine->host->op_fail(op, error.retriable ? VERROU_OP_RETRY : VERROU_OP_FAILED, error.retriable,
+                              error.store_code, "%s", error.message);
+        if (op->error)
+            op->error->status = status;
+        verrou__call_answered(call);
+    }
+}
+
 static void engine_pump_inline(verrou__engine *engine)
 {
     verrou__call *call;
@@ -147,9 +183,21 @@ static void engine_pump_inline(verrou__engine *engine)
     }
 }
 
+void verrou__engine_answered(void *context, verrou_op *op)
+{
+    verrou__engine *engine = context;
+    verrou__call *call = (verrou__call *)((char *)op - offsetof(verrou__call, op));
+
+    verrou__engine_enter(engine);
+    engine->latency_us += ((engine_now(engine) - op->sent_ms) * 1000 - engine->latency_us) / 8;
+    verrou__call_answered(call);
+    verrou__engine_leave(engine);
+}
+
 void verrou__engine_settle(verrou__engine *engine)
 {
     engine_pump_inline(engine);
+    engine_pump_later(engine);
     verrou__engine_appoint(engine);
 }
 
@@ -439,7 +487,7 @@ bool verrou__engine_work(verrou__engine *engine)
 
     if (verrou__watch_open(engine))
         return true;
-    if (!engine->queue_head || engine->is_inline)
+    if (!engine->queue_head || engine->is_inline || engine->is_later)
         return false;
     if (verrou__engine_lead(engine, NULL))
         return true;
@@ -467,7 +515,7 @@ void verrou__engine_appoint(verrou__engine *engine)
 {
     verrou__call *leader;
 
-    if (!engine->queue_head || engine->is_inline || engine->stopping || engine->held_back.prev)
+    if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back.prev)
         return;
     if (lane_in_state(engine, LANE_IDLE)) {
         if (engine->appointed)

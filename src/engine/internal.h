@@ -113,6 +113,7 @@ struct verrou__engine {
     verrou__engine_options options;
     uint64_t seed;
     bool is_inline;
+    bool is_later;       /* VERROU_DRIVER_LATER */
     atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
     bool stopping;       /* threads end */
     bool holding_back;   /* what is enqueued now is submitted by a callback */
@@ -133,6 +134,7 @@ struct verrou__engine {
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
     atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
+    atomic_int log_level;          /* read without the mutex by inline calls */
     verrou__timer *timers;
 
     enum watch_state watch_state;

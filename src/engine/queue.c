@@ -162,6 +162,7 @@ static void queue_report(verrou__call *call)
  */
 static _Thread_local struct {
     bool reporting;
+    unsigned holds; /* of verrou_hold() */
     verrou__call *first;
     uint32_t process;
 } held_back;
@@ -181,7 +182,7 @@ static void queue_send_off(void)
 
 bool verrou__queue_hold_back(verrou__call *call)
 {
-    if (!held_back.reporting)
+    if (!held_back.reporting && held_back.holds == 0)
         return false;
     if (!held_back.first) {
         call->refs++;
@@ -207,9 +208,21 @@ size_t verrou_dispatch(verrou_queue *queue, size_t max)
         verrou__queue_unref(queue);
         done++;
     }
-    queue_send_off();
+    if (held_back.holds == 0)
+        queue_send_off();
     verrou__queue_unref(queue);
     return done;
+}
+
+void verrou_hold(void)
+{
+    held_back.holds++;
+}
+
+void verrou_let_go(void)
+{
+    if (held_back.holds > 0 && --held_back.holds == 0)
+        queue_send_off();
 }
 
 void verrou_queue_free(verrou_queue *queue)
