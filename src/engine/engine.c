@@ -444,6 +444,15 @@ static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__
     return engine_execute_special(engine, lane, calls[0], deadline_ms, err);
 }
 
+/* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
+static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
+{
+    int64_t off_us = took_ms * 1000 - engine->latency_us;
+
+    engine->latency_us += off_us / 8;
+    engine->latency_deviation_us += ((off_us < 0 ? -off_us : off_us) - engine->latency_deviation_us) / 4;
+}
+
 bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
 {
     struct lane *lane = lane_in_state(engine, LANE_IDLE);
@@ -466,7 +475,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     verrou__error_clear(&error);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
-    engine->latency_us += ((engine_now(engine) - ops[0]->sent_ms) * 1000 - engine->latency_us) / 8;
+    engine_note_latency(engine, engine_now(engine) - ops[0]->sent_ms);
     if (status == VERROU_OK)
         lane->state = LANE_IDLE;
     else

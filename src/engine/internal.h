@@ -129,7 +129,8 @@ struct verrou__engine {
 
     int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */
 
-    int64_t latency_us; /* the running mean of what a batch took */
+    int64_t latency_us;           /* the running mean of what a batch took */
+    int64_t latency_deviation_us; /* and of how far off it was */
 
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */

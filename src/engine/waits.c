@@ -105,7 +105,7 @@ static void waits_idle(verrou__engine *engine, struct verrou__waits *waits)
 static bool waits_too_late(const verrou__engine *engine, const struct verrou__waits *waits)
 {
     const verrou__call *head = waits->head;
-    int64_t needed_ms = 1 + engine->latency_us / 500;
+    int64_t needed_ms = 1 + (engine->latency_us + 4 * engine->latency_deviation_us) / 1000;
 
     if (!waits->refused || engine->is_inline || head->deadline_ms == VERROU_FOREVER)
         return false;

@@ -105,7 +105,7 @@ static void dead_node_makes_no_busy_loop(void **state)
         fixture_drop(lock);
     }
     fixture_wait_events("store.node_unreachable", 1);
-    assert_true(fixture_logged("1 of the cluster's masters: cannot connect to"));
+    assert_true(fixture_logged("1 of the cluster's masters: ")); /* refused, or closed if it was killed in between */
     redis_cluster_wait_master(cluster, 4);
     redis_server_restart(cluster->node[1]); /* which is a replica then, and acknowledges */
     redis_cluster_settle(cluster);
