@@ -132,6 +132,15 @@ void verrou__engine_enter(verrou__engine *engine)
 
 static int64_t engine_limit(const verrou__engine *engine);
 
+/* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
+static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
+{
+    int64_t off_us = took_ms * 1000 - engine->latency_us;
+
+    engine->latency_us += off_us / 8;
+    engine->latency_deviation_us += ((off_us < 0 ? -off_us : off_us) - engine->latency_deviation_us) / 4;
+}
+
 /*
  * A driver that answers later may answer from another thread as soon as it has the request: whether it took it, its return value says, and
  * the request is not looked at.
@@ -189,7 +198,7 @@ void verrou__engine_answered(void *context, verrou_op *op)
     verrou__call *call = (verrou__call *)((char *)op - offsetof(verrou__call, op));
 
     verrou__engine_enter(engine);
-    engine->latency_us += ((engine_now(engine) - op->sent_ms) * 1000 - engine->latency_us) / 8;
+    engine_note_latency(engine, engine_now(engine) - op->sent_ms);
     verrou__call_answered(call);
     verrou__engine_leave(engine);
 }
@@ -442,15 +451,6 @@ static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__
     if (!is_special(calls[0]))
         return engine->driver->execute(engine->state, lane, ops, n, deadline_ms, err);
     return engine_execute_special(engine, lane, calls[0], deadline_ms, err);
-}
-
-/* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
-static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
-{
-    int64_t off_us = took_ms * 1000 - engine->latency_us;
-
-    engine->latency_us += off_us / 8;
-    engine->latency_deviation_us += ((off_us < 0 ? -off_us : off_us) - engine->latency_deviation_us) / 4;
 }
 
 bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
