@@ -33,7 +33,7 @@ verrou_status verrou__store_key_call(verrou_store *store, verrou__call_kind kind
 verrou_status verrou__store_full_key(verrou_store *store, const char *key, char *out, size_t *ret_len,
                                      verrou_error *err);
 
-/* Take, extend and release a lock of a key that nobody uses, and put into the sink what came of it: trial.c. */
-void verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink);
+/* Take, extend and release a lock of a key that nobody uses, and put into the sink what came of it: trial.c. False when out of memory. */
+bool verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink);
 
 #endif
