@@ -576,10 +576,11 @@ verrou_status verrou_store_check(verrou_store *store, const verrou_call_options 
     if (status != VERROU_OK)
         return status;
     if (!verrou__sink_has_finding(sink, "trial")) /* some drivers do it themselves, to see more */
-        verrou__trial(store, options, sink);
-    verrou__sink_each_finding(sink, each, user);
+        status = verrou__trial(store, options, sink) ? VERROU_OK : verrou__nomem(err);
+    if (status == VERROU_OK)
+        verrou__sink_each_finding(sink, each, user);
     verrou__sink_free(sink);
-    return VERROU_OK;
+    return status;
 }
 
 static verrou_status schema(verrou_store *store, const verrou_call_options *options, bool apply,

@@ -34,7 +34,7 @@ verrou_status verrou__store_check_key(const verrou_store *store, const char *key
 size_t verrou__store_max_key(const verrou_store *store);
 void verrou__store_write_key(const verrou_store *store, const char *key, char *out);
 
-/* Take, extend and release a lock of a key that nobody uses, and put into the sink what came of it: trial.c. */
-void verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink);
+/* Take, extend and release a lock of a key that nobody uses, and put into the sink what came of it: trial.c. False when out of memory. */
+bool verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink);
 
 #endif

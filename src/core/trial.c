@@ -45,24 +45,27 @@ static const char *try_out(verrou_lock *lock, const verrou_call_options *options
     return verrou_lock_release(lock, options, err) == VERROU_OK ? NULL : "released";
 }
 
-static void try_permanent(verrou_lock *lock, const verrou_call_options *options, struct verrou_sink *sink)
+static int try_permanent(verrou_lock *lock, const verrou_call_options *options, struct verrou_sink *sink)
 {
     verrou_error err = VERROU_ERROR_INIT;
+    int bad = 0;
 
     if (verrou_lock_acquire_immediately(lock, NULL, &err) == VERROU_OK) {
         if (verrou_lock_extend(lock, VERROU_FOREVER, options, &err) != VERROU_OK)
-            verrou__sink_finding(sink, VERROU_WARN, "permanent leases", "a lock cannot be kept for ever: %s",
-                                 err.message);
+            bad = verrou__sink_finding(sink, VERROU_WARN, "permanent leases", "a lock cannot be kept for ever: %s",
+                                       err.message);
         verrou_lock_release(lock, options, NULL);
     }
+    return bad;
 }
 
-void verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink)
+bool verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink)
 {
     verrou_error err = VERROU_ERROR_INIT;
     verrou_error why_not_long = VERROU_ERROR_INIT;
     verrou_lock *lock = open_lock(store, VERROU_MAX_KEY, &err);
     const char *fault = lock ? try_out(lock, options, &err) : "made";
+    int bad = 0;
 
     if (fault) {
         why_not_long = err;
@@ -71,13 +74,14 @@ void verrou__trial(verrou_store *store, const verrou_call_options *options, stru
         fault = lock ? try_out(lock, options, &err) : "made";
     }
     if (fault) {
-        verrou__sink_finding(sink, VERROU_ERROR_LEVEL, "trial", "a lock cannot be %s: %s", fault, err.message);
+        bad |= verrou__sink_finding(sink, VERROU_ERROR_LEVEL, "trial", "a lock cannot be %s: %s", fault, err.message);
     } else {
         if (why_not_long.message[0])
-            verrou__sink_finding(sink, VERROU_WARN, "long keys", "a key of %d bytes cannot be locked: %s",
-                                 VERROU_MAX_KEY, why_not_long.message);
-        verrou__sink_finding(sink, VERROU_INFO, "trial", "a lock was taken, extended and released");
-        try_permanent(lock, options, sink);
+            bad |= verrou__sink_finding(sink, VERROU_WARN, "long keys", "a key of %d bytes cannot be locked: %s",
+                                        VERROU_MAX_KEY, why_not_long.message);
+        bad |= verrou__sink_finding(sink, VERROU_INFO, "trial", "a lock was taken, extended and released");
+        bad |= try_permanent(lock, options, sink);
     }
     verrou_lock_free(lock);
+    return bad == 0;
 }

@@ -156,6 +156,26 @@ static void list(struct process *process)
     assert_int_equal(done, 1);
 }
 
+static void count_trial(void *user, verrou_level level, const char *subject, const char *finding)
+{
+    (void)level;
+    (void)finding;
+    *(int *)user += strcmp(subject, "trial") == 0;
+}
+
+/* No finding is lost: a check either fails, or says how the trial went. The acquisition leaves a lane, by which the check can lead. */
+static void check(struct process *process)
+{
+    verrou_lock *lock = make(process, 0);
+    int trials = 0;
+
+    if (!lock)
+        return;
+    if (acquire(lock) && accepted(verrou_store_check(process->store, NULL, count_trial, &trials, NULL)))
+        assert_int_equal(trials, 1);
+    verrou_lock_free(lock);
+}
+
 static void ignore_record(void *user, const verrou_log_record *record)
 {
     (void)user;
@@ -194,6 +214,12 @@ static void test_acquire_and_release(void **state)
 {
     (void)state;
     fail_each(acquire_and_release);
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    fail_each(check);
 }
 
 static void test_extend(void **state)
@@ -254,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_acquire_and_release),
         cmocka_unit_test(test_extend),
+        cmocka_unit_test(test_check),
         cmocka_unit_test(test_wait_for_stranger),
         cmocka_unit_test(test_lost_answers),
         cmocka_unit_test(test_keep_alive),

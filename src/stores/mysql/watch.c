@@ -18,6 +18,7 @@
 typedef struct mysql_watch {
     mysql_lane *lane;
     bool asking;
+    bool too_old; /* what is asked was asked before it was to be tried again */
     uint64_t asked[AT_ONCE];
     size_t asked_count;
 } mysql_watch;
@@ -146,7 +147,7 @@ static void read_registering(mysql_watch *watch, MYSQL_RES *rows)
 
         if (!one)
             continue;
-        one->tried = one->slot < 0 && slot < 0;
+        one->tried = one->slot < 0 && slot < 0 && !watch->too_old;
         one->slot = slot >= 0 && slot < MYSQL_SLOTS ? slot : -1;
     }
     pthread_mutex_unlock(&state->mutex);
@@ -159,6 +160,7 @@ static bool next(mysql_watch *watch, mysql_fault *fault)
         return true;
     write_registering(watch);
     watch->asking = watch->asked_count > 0;
+    watch->too_old = false;
     return !watch->asking || verrou__mysql_send(watch->lane, fault);
 }
 
@@ -214,8 +216,11 @@ int verrou__mysql_watch_fd(void *context, void *watch_context)
 }
 
 /* Where all locks for a key were taken, it is tried again when another key comes or goes. */
-static void try_again(mysql_state *state)
+static void try_again(mysql_watch *watch)
 {
+    mysql_state *state = watch->lane->state;
+
+    watch->too_old = watch->asking;
     pthread_mutex_lock(&state->mutex);
     for (size_t i = 0; i < state->waited_count; i++)
         state->waited[i].tried = false;
@@ -235,7 +240,7 @@ verrou_status verrou__mysql_watch_add(void *context, void *watch, const char *ke
     mysql_state *state = context;
 
     add(state, verrou__mysql_watch_hash(state, key, key_len));
-    try_again(state);
+    try_again(watch);
     return go_on(watch, err);
 }
 
@@ -244,7 +249,7 @@ verrou_status verrou__mysql_watch_remove(void *context, void *watch, const char 
     mysql_state *state = context;
 
     drop(state, verrou__mysql_watch_hash(state, key, key_len));
-    try_again(state);
+    try_again(watch);
     return go_on(watch, err);
 }
 
