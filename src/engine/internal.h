@@ -94,9 +94,9 @@ struct sent {
     const verrou_queue *watched_by; /* the queue whose descriptor tells of this one, ... */
     int watched_fd;
     uint64_t watched_since; /* ... unless it was hushed since */
-    verrou_queue *queue; /* in whose list it is; NULL: in none */
-    verrou__call *call;  /* one of the first batch since it was put there: keeps the engine */
-    bool overdue;        /* a worker is to do the waiting */
+    verrou_queue *queue;    /* in whose list it is; NULL: in none */
+    verrou__call *call;     /* one of the first batch since it was put there: keeps the engine */
+    bool overdue;           /* a worker is to do the waiting */
     int64_t since_ms;
     int64_t deadline_ms;
     size_t n;
@@ -220,8 +220,8 @@ bool verrou__engine_lead(verrou__engine *engine,
 bool verrou__engine_work(verrou__engine *engine);     /* one piece of blocking work; false if there is none */
 void verrou__engine_appoint(verrou__engine *engine);
 bool verrou__engine_can_push(const verrou__engine *engine);
-bool verrou__call_is_special(const verrou__call *call);        /* a driver's function of its own, no request of a batch */
-int64_t verrou__engine_limit(const verrou__engine *engine);    /* when what begins now has to be over */
+bool verrou__call_is_special(const verrou__call *call);     /* a driver's function of its own, no request of a batch */
+int64_t verrou__engine_limit(const verrou__engine *engine); /* when what begins now has to be over */
 struct lane *verrou__lane_in_state(verrou__engine *engine, enum lane_state state); /* NULL if there is none */
 size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops);
 /* Have a batch answered by a lane that is BUSY; gives up the mutex meanwhile. */
@@ -288,8 +288,9 @@ void verrou__watch_init(verrou__engine *engine);
 /* sent.c */
 void verrou__sent_init(verrou__engine *engine);
 void verrou__sent_look_soon(verrou__engine *engine); /* whether an event loop has left something undone */
-bool verrou__sent_begin(verrou__engine *engine); /* send what is in the queue, which is not empty; false: somebody else has to */
-bool verrou__sent_work(verrou__engine *engine);  /* worker: wait for an overdue answer; false if there is none */
+bool verrou__sent_begin(
+    verrou__engine *engine); /* send what is in the queue, which is not empty; false: somebody else has to */
+bool verrou__sent_work(verrou__engine *engine);      /* worker: wait for an overdue answer; false if there is none */
 void verrou__sent_hand_over(verrou__engine *engine); /* workers are to wait for all that are out */
 void verrou__sent_fetch(struct sent *sent);   /* out of its list: take the answers that are there. Without mutexes */
 void verrou__sent_abandon(struct sent *sent); /* the same, but the list is gone for good */
