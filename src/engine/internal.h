@@ -28,6 +28,7 @@
 
 #define MAX_BATCH 256
 #define LOOP_PATIENCE_MS 5   /* an event loop that left something undone for as long may be busy: see sent.c */
+#define DRIVER_GRACE_MS 100  /* how long a driver may take to return after its deadline */
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
 #define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile, at least */
