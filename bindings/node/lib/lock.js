@@ -3,6 +3,7 @@
  */
 import { E_INVALID_ARGUMENTS, E_LOCK_LOST } from './errors.js'
 import { addon } from './internal/addon.js'
+import { cancelledBy } from './internal/cancel.js'
 import { readDuration, readRetry } from './internal/durations.js'
 import { storeOf } from './internal/store.js'
 
@@ -25,8 +26,10 @@ export class Lock {
         this.#ttl = readDuration('ttl', ttl) ?? null
         this.#config = config
         this.#store = storeOf(lockStore)
+        this.#store.attach(undefined, config?.logger)
         this.#autoExtend = Boolean(options?.autoExtend)
         this.#handle = this.#makeHandle(retry, owner ?? undefined, expirationTime, options)
+        this.#resumed()
     }
 
     #makeHandle(retry, owner, expirationTime, options) {
@@ -64,7 +67,10 @@ export class Lock {
         return this.#handle.fence() || null
     }
 
-    /* Aborted when the lease at hand (or else the next one) is lost, with an E_LOCK_LOST. A release does not abort it. */
+    /*
+     * Aborted when the lease at hand (or else the next one) is lost, with an E_LOCK_LOST; and when the store is closed, since nobody renews the
+     * lease then, or hears of its loss. A release does not abort it.
+     */
     get lost() {
         this.#lost ??= new AbortController()
         if (!this.#watching && this.#holds()) this.#watch()
@@ -113,6 +119,7 @@ export class Lock {
 
         if (length === null) throw new E_INVALID_ARGUMENTS(['Cannot extend a lock without TTL'])
         await this.#handle.extend(length)
+        this.#resumed()
     }
 
     async isLocked() {
@@ -147,18 +154,12 @@ export class Lock {
 
     async #acquireUnless(signal, retry) {
         signal.throwIfAborted()
-        const cancel = new addon.Cancel()
-        const abort = () => cancel.fire()
-
-        signal.addEventListener('abort', abort, { once: true })
         try {
-            return await this.#handle.acquire(
-                retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER), cancel
+            return await cancelledBy(signal, (cancel) =>
+                this.#handle.acquire(retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER), cancel)
             )
         } catch (error) {
-            throw error.code === 'E_LOCK_CANCELED' ? signal.reason : error
-        } finally {
-            signal.removeEventListener('abort', abort)
+            throw error?.code === 'E_LOCK_CANCELED' ? signal.reason : error
         }
     }
 
@@ -175,7 +176,7 @@ export class Lock {
         try {
             await this.release()
         } catch (error) {
-            if (error.code !== 'E_LOCK_NOT_OWNED') throw error
+            if (error?.code !== 'E_LOCK_NOT_OWNED') throw error
         }
         return result
     }
@@ -185,6 +186,11 @@ export class Lock {
     #begun() {
         if (this.#watching) this.#over()
         if (this.#lost || this.#autoExtend) this.#watch()
+    }
+
+    /* A restored lease may be live, and one that was not known to be is, once it was extended. */
+    #resumed() {
+        if (!this.#watching && (this.#lost || this.#autoExtend) && this.#holds()) this.#watch()
     }
 
     /* The lease ends because we say so: its signal stays as it is, and the next lease gets another one. */
@@ -199,11 +205,15 @@ export class Lock {
         const lost = (this.#lost ??= new AbortController())
 
         this.#watching = true
-        this.#handle.waitLost().then(
+        this.#waitLost().then(
             (how) => {
                 if (how === 'lost') lost.abort(new E_LOCK_LOST([key]))
             },
-            () => {}
+            (cause) => lost.abort(new E_LOCK_LOST([key], { cause }))
         )
+    }
+
+    async #waitLost() {
+        return this.#handle.waitLost()
     }
 }
