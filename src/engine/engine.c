@@ -428,7 +428,7 @@ static void lane_close(verrou__engine *engine, struct lane *lane)
     lane->state = LANE_CLOSED;
     lane->retry_at_ms = 0;
     if (lane->sent)
-        lane->sent->watched_by = NULL; /* the next one may get the same descriptor */
+        lane->sent->watched_in = 0; /* the next one may get the same descriptor */
     pthread_cond_broadcast(&engine->drained);
 }
 
@@ -491,6 +491,8 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
     int64_t deadline_ms = verrou__engine_limit(engine);
     size_t n;
 
+    if (!lane && leader)
+        return verrou__sent_take_over(engine, leader->deadline_ms);
     if (!lane || !engine->queue_head)
         return false;
     if (leader && leader->deadline_ms < deadline_ms)
@@ -533,12 +535,26 @@ static verrou__call *engine_find_leader(verrou__engine *engine)
     return NULL;
 }
 
+/* Answers that an event loop waits for are in nobody's way: whoever leads may take them. */
+static bool engine_can_be_led(verrou__engine *engine)
+{
+    return verrou__lane_in_state(engine, LANE_IDLE) || verrou__lane_in_state(engine, LANE_SENT);
+}
+
+static void engine_appoint_leader(verrou__engine *engine)
+{
+    if (engine->appointed || !engine_can_be_led(engine))
+        return;
+    engine->appointed = engine_find_leader(engine);
+    if (engine->appointed)
+        pthread_cond_signal(&engine->appointed->sleeper->cond);
+}
+
 void verrou__engine_appoint(verrou__engine *engine)
 {
-    verrou__call *leader;
-
     if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back)
         return;
+    engine_appoint_leader(engine); /* before it is sent for an event loop, which may be busy */
     while (!engine->appointed && engine->queue_head && verrou__sent_begin(engine))
         ;
     if (!engine->queue_head)
@@ -546,12 +562,6 @@ void verrou__engine_appoint(verrou__engine *engine)
     if (verrou__lane_in_state(engine, LANE_IDLE)) {
         if (engine->appointed)
             return;
-        leader = engine_find_leader(engine);
-        if (leader) {
-            engine->appointed = leader;
-            pthread_cond_signal(&leader->sleeper->cond);
-            return;
-        }
     } else if (!lane_to_open(engine)) {
         return;
     }
@@ -598,7 +608,7 @@ static void engine_wait(verrou__engine *engine, pthread_cond_t *cond, int64_t un
 /* May this caller run a batch now? It needs time for it, or its own deadline would cut the others short. */
 static bool may_lead_now(verrou__engine *engine, const verrou__call *call)
 {
-    return call->state == CALL_QUEUED && call->sleeper->may_lead && verrou__lane_in_state(engine, LANE_IDLE) &&
+    return call->state == CALL_QUEUED && call->sleeper->may_lead && engine_can_be_led(engine) &&
            call->deadline_ms - engine_now(engine) >= engine->options.limit_ms / 2;
 }
 

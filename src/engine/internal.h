@@ -91,13 +91,12 @@ enum lane_state {
 
 /* A batch that was sent for an event loop to wait for: see sent.c. */
 struct sent {
-    struct sent *next;              /* in the list of the queue, whose mutex guards this */
-    const verrou_queue *watched_by; /* the queue whose descriptor tells of this one, ... */
+    struct sent *next;   /* in the list of the queue, whose mutex guards this */
+    uint64_t watched_in; /* the round of the queue whose descriptor tells of this one; 0: none does */
     int watched_fd;
-    uint64_t watched_since; /* ... unless it was hushed since */
-    verrou_queue *queue;    /* in whose list it is; NULL: in none */
-    verrou__call *call;     /* one of the first batch since it was put there: keeps the engine */
-    bool overdue;           /* a worker is to do the waiting */
+    verrou_queue *queue; /* in whose list it is; NULL: in none */
+    verrou__call *call;  /* one of the first batch since it was put there: keeps the engine */
+    bool overdue;        /* a worker is to do the waiting */
     int64_t since_ms;
     int64_t deadline_ms;
     size_t n;
@@ -291,7 +290,9 @@ void verrou__sent_init(verrou__engine *engine);
 void verrou__sent_look_soon(verrou__engine *engine); /* whether an event loop has left something undone */
 bool verrou__sent_begin(
     verrou__engine *engine); /* send what is in the queue, which is not empty; false: somebody else has to */
-bool verrou__sent_work(verrou__engine *engine);      /* worker: wait for an overdue answer; false if there is none */
+bool verrou__sent_work(verrou__engine *engine); /* worker: wait for an overdue answer; false if there is none */
+/* A caller who blocks anyway waits for answers that an event loop has not fetched, and so has the lane; false if there are none. */
+bool verrou__sent_take_over(verrou__engine *engine, int64_t deadline_ms);
 void verrou__sent_hand_over(verrou__engine *engine); /* workers are to wait for all that are out */
 void verrou__sent_fetch(struct sent *sent);   /* out of its list: take the answers that are there. Without mutexes */
 void verrou__sent_abandon(struct sent *sent); /* the same, but the list is gone for good */

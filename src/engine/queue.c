@@ -20,7 +20,7 @@ struct verrou_queue {
     verrou__call *head;
     verrou__call *tail;
     struct sent *sent; /* what is to be fetched */
-    uint64_t hushed;   /* how often all that told was hushed */
+    uint64_t round;    /* of watching: another one since all that told was hushed. No two queues have the same */
     struct bell bell;
     bool rung;
     int poll_fd;              /* -1: only the bell can be polled */
@@ -86,10 +86,13 @@ static void poll_fd_hush(int poll_fd)
 }
 #endif
 
+static _Atomic uint64_t last_round;
+
 static int queue_open_fds(verrou_queue *queue)
 {
     queue->rung = false;
     queue->poll_fd = -1;
+    queue->round = atomic_fetch_add(&last_round, 1) + 1;
     if (bell_open(&queue->bell) < 0)
         return -1;
     queue->poll_fd = poll_fd_open(queue->bell.read_end);
@@ -300,13 +303,12 @@ bool verrou__queue_can_wait(const verrou_queue *queue)
 
 static bool queue_watch(verrou_queue *queue, struct sent *sent, int fd)
 {
-    if (sent->watched_by == queue && sent->watched_fd == fd && sent->watched_since == queue->hushed)
+    if (sent->watched_in == queue->round && sent->watched_fd == fd)
         return true;
     if (!poll_fd_once(queue->poll_fd, fd))
         return false;
-    sent->watched_by = queue;
+    sent->watched_in = queue->round;
     sent->watched_fd = fd;
-    sent->watched_since = queue->hushed;
     return true;
 }
 
@@ -329,9 +331,10 @@ static void queue_each_sent(verrou_queue *queue, bool hush, void (*each)(struct 
     struct sent *sent;
 
     queue_lock(queue);
-    if (hush)
+    if (hush) {
         poll_fd_hush(queue->poll_fd); /* before it is looked: what arrives later tells anew */
-    queue->hushed += hush;
+        queue->round = atomic_fetch_add(&last_round, 1) + 1;
+    }
     sent = queue->sent;
     queue->sent = NULL;
     pthread_mutex_unlock(&queue->mutex);

@@ -116,17 +116,39 @@ static void finish(verrou__engine *engine, struct lane *lane)
     verrou__engine_finish_batch(engine, lane, sent->calls, sent->ops, sent->n, sent->deadline_ms);
 }
 
+static struct lane *overdue_lane(verrou__engine *engine)
+{
+    for (uint32_t i = 0; i < engine->options.lanes; i++)
+        if (engine->lanes[i].state == LANE_SENT && engine->lanes[i].sent->overdue)
+            return &engine->lanes[i];
+    return NULL;
+}
+
 bool verrou__sent_work(verrou__engine *engine)
 {
-    for (uint32_t i = 0; i < engine->options.lanes; i++) {
-        struct lane *lane = &engine->lanes[i];
+    struct lane *lane = overdue_lane(engine);
 
-        if (lane->state == LANE_SENT && lane->sent->overdue) {
-            finish(engine, lane);
-            return true;
-        }
-    }
-    return false;
+    if (!lane)
+        return false;
+    lane->state = LANE_BUSY;
+    /* This worker may have been woken for something else as well, which now is another's. */
+    if (overdue_lane(engine))
+        verrou__threads_wake_worker(engine);
+    verrou__engine_appoint(engine);
+    finish(engine, lane);
+    return true;
+}
+
+bool verrou__sent_take_over(verrou__engine *engine, int64_t deadline_ms)
+{
+    struct lane *lane = verrou__lane_in_state(engine, LANE_SENT);
+
+    if (!lane)
+        return false;
+    if (deadline_ms < lane->sent->deadline_ms)
+        lane->sent->deadline_ms = deadline_ms;
+    finish(engine, lane);
+    return true;
 }
 
 /* Take the answers if they are there. True: they are not, and go on waiting. */

@@ -341,6 +341,29 @@ static void an_answer_that_is_late(void **state)
     verrou_lock_free(user.lock);
 }
 
+/* Whoever blocks does not wait for a loop that may be busy. */
+static void a_thread_takes_over(void **state)
+{
+    struct user user = new_user("k");
+    verrou_info info = VERROU_INFO_INIT;
+    int taken = 0;
+
+    (void)state;
+    warm_up(&user);
+    for (int i = 0; i < 100; i++) {
+        server.executed_here = 0;
+        acquire(&user, queue);
+        assert_int_equal(verrou_store_inspect(store, "l", NULL, &info, NULL), VERROU_OK);
+        taken += server.executed_here - 1; /* the inspection itself */
+        loop_until_answered(&user, queue);
+        release(&user, queue);
+        loop_until_answered(&user, queue);
+    }
+    assert_int_equal(server.executed, 300);
+    assert_true(taken >= 20);
+    verrou_lock_free(user.lock);
+}
+
 /* What takes another round is a worker's. */
 static void an_answer_that_asks(void **state)
 {
@@ -437,6 +460,28 @@ static void two_queues(void **state)
     verrou_lock_free(user.lock);
     verrou_lock_free(other.lock);
     verrou_queue_free(second);
+}
+
+/* The memory of a queue is likely to be that of the next one; what the first had watched is not. */
+static void a_queue_for_each_call(void **state)
+{
+    struct user user = new_user("k");
+
+    (void)state;
+    warm_up(&user);
+    for (int i = 0; i < 200; i++) {
+        verrou_queue *own = NULL;
+
+        assert_int_equal(verrou_queue_new(&own, NULL), VERROU_OK);
+        if (i % 2 == 0)
+            acquire(&user, own);
+        else
+            release(&user, own);
+        loop_until_answered(&user, own);
+        verrou_queue_free(own);
+    }
+    assert_true(server.executed_here >= 20);
+    verrou_lock_free(user.lock);
 }
 
 static void the_queue_goes_first(void **state)
@@ -544,11 +589,13 @@ int main(void)
         TEST(others_are_one_batch),
         TEST(a_loop_that_does_not_come),
         TEST(an_answer_that_is_late),
+        TEST(a_thread_takes_over),
         TEST(an_answer_that_asks),
         TEST(a_driver_that_refuses),
         TEST(a_lane_that_is_lost),
         TEST(an_end_at_rest),
         TEST(two_queues),
+        TEST(a_queue_for_each_call),
         TEST(the_queue_goes_first),
         TEST(the_store_is_closed_meanwhile),
         TEST(loops_and_threads),
