@@ -214,7 +214,8 @@ typedef struct verrou_store verrou_store;
  *
  * fd           Becomes readable when read() has bytes to give. It is only waited for; everything else goes through the calls.
  * read, write  As read(2) and write(2) on a descriptor that does not block: -1 with errno set, EAGAIN if it would block. NULL, both of
- *              them: fd is a stream socket to be used directly; it is switched to non-blocking.
+ *              them: fd is a stream socket to be used directly; it is switched to non-blocking. They are also called with a mutex of
+ *              the store held: they do not call this library.
  * close        Called once, when the store is done with it; NULL: fd is closed.
  * Used by one thread at a time, not always the same.
  */
