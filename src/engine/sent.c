@@ -124,18 +124,23 @@ static struct lane *overdue_lane(verrou__engine *engine)
     return NULL;
 }
 
+/* For a thread that may block, and may have been woken for something else as well, which now is another's. */
+static void finish_blocking(verrou__engine *engine, struct lane *lane)
+{
+    lane->state = LANE_BUSY;
+    if (overdue_lane(engine))
+        verrou__threads_wake_worker(engine);
+    verrou__engine_appoint(engine);
+    finish(engine, lane);
+}
+
 bool verrou__sent_work(verrou__engine *engine)
 {
     struct lane *lane = overdue_lane(engine);
 
     if (!lane)
         return false;
-    lane->state = LANE_BUSY;
-    /* This worker may have been woken for something else as well, which now is another's. */
-    if (overdue_lane(engine))
-        verrou__threads_wake_worker(engine);
-    verrou__engine_appoint(engine);
-    finish(engine, lane);
+    finish_blocking(engine, lane);
     return true;
 }
 
@@ -147,7 +152,7 @@ bool verrou__sent_take_over(verrou__engine *engine, int64_t deadline_ms)
         return false;
     if (deadline_ms < lane->sent->deadline_ms)
         lane->sent->deadline_ms = deadline_ms;
-    finish(engine, lane);
+    finish_blocking(engine, lane);
     return true;
 }
 
