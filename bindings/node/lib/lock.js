@@ -8,6 +8,9 @@ import { storeOf } from './internal/store.js'
 
 const NEVER = Infinity
 
+/* Whether the owner is one that only stayed the same because the handle had to be made again: another is drawn for the acquisition after next, or the next. */
+const NO = 0, SOON = 1, LATER = 2
+
 export class Lock {
     #key
     #ttl
@@ -15,6 +18,9 @@ export class Lock {
     #handle
     #config
     #autoExtend
+    #on /* the addon's store that the handle is of */
+    #made /* for stores that choose: how the handle was made */
+    #redraw = NO
     #lost /* the AbortController of the lease at hand, if anybody asked for it */
     #watching = false
 
@@ -26,36 +32,54 @@ export class Lock {
         this.#config = config
         this.#store = storeOf(lockStore)
         this.#autoExtend = Boolean(options?.autoExtend)
-        this.#handle = this.#makeHandle(retry, owner ?? undefined, expirationTime, options)
+        this.#makeFirst({ retry, owner: owner ?? undefined, expirationTime, options })
     }
 
-    #makeHandle(retry, owner, expirationTime, options) {
-        const restored = owner !== undefined && expirationTime !== undefined && expirationTime !== null
-        const json = restored && JSON.stringify({
-            key: this.#key, owner, ttl: this.#ttl, expirationTime, ...(options?.fence && { fence: options.fence }),
-        })
+    /* On a store that has not chosen yet, nothing is sent: a lease that is to be renewed is restored when it has. */
+    #makeFirst(made) {
+        const restored = made.owner !== undefined && made.expirationTime !== undefined && made.expirationTime !== null
 
-        return new addon.Lock(
-            this.#store.native,
-            restored ? json : this.#key,
+        if (!this.#store.chooses) {
+            this.#make(this.#store.native, made, restored)
+            return
+        }
+        const early = this.#store.connectionUsed === undefined
+        const renewed = early && restored && this.#autoExtend
+
+        this.#made = { ...made, restored, early, told: false }
+        this.#make(this.#store.anyNative(this.#key), renewed ? { ...made, options: { ...made.options, autoExtend: false } } : made, restored)
+        if (renewed) this.#store.chosen().then(() => this.#follow(), () => {})
+    }
+
+    #make(native, { retry, owner, expirationTime, options, json }, restored) {
+        const state = restored && (json ?? JSON.stringify({
+            key: this.#key, owner, ttl: this.#ttl, expirationTime, ...(options?.fence && { fence: options.fence }),
+        }))
+
+        this.#handle = new addon.Lock(
+            native,
+            restored ? state : this.#key,
             restored,
             this.#ttl ?? NEVER,
             owner,
             options?.label,
-            this.#autoExtend,
+            Boolean(options?.autoExtend),
             readDuration('maxHold', options?.maxHold) ?? NEVER,
             retry.attempts,
             retry.delay,
             retry.timeout ?? NEVER
         )
+        this.#on = native
     }
 
     /* The owner of the lease, or the one that the next acquisition will have. */
     getOwner() {
+        if (this.#made) this.#made.told = true
         return this.#handle.owner()
     }
 
     serialize() {
+        if (this.#made) this.#made.told = true
         return JSON.parse(this.#handle.serialize())
     }
 
@@ -74,16 +98,18 @@ export class Lock {
     async acquire(options) {
         const retry = options?.retry && readRetry(options.retry, this.#retryDefaults())
         const signal = options?.signal
-        const acquired = signal
-            ? await this.#acquireUnless(signal, retry)
-            : await this.#handle.acquire(retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER))
+
+        signal?.throwIfAborted()
+        const acquired = await this.#with((handle, spent) => this.#ask(handle, signal, retry, spent), {
+            limit: (retry ?? this.#made?.retry)?.timeout, signal, acquires: true,
+        })
 
         if (acquired) this.#begun()
         return acquired
     }
 
     async acquireImmediately() {
-        const acquired = await this.#handle.acquireImmediately()
+        const acquired = await this.#with((handle) => handle.acquireImmediately(), { acquires: true })
 
         if (acquired) this.#begun()
         return acquired
@@ -101,22 +127,22 @@ export class Lock {
 
     async release() {
         this.#over()
-        await this.#handle.release()
+        await this.#with((handle) => handle.release())
     }
 
     async forceRelease() {
-        await this.#handle.forceRelease()
+        await this.#with((handle) => handle.forceRelease())
     }
 
     async extend(ttl) {
         const length = readDuration('ttl', ttl) ?? this.#ttl
 
         if (length === null) throw new E_INVALID_ARGUMENTS(['Cannot extend a lock without TTL'])
-        await this.#handle.extend(length)
+        await this.#with((handle) => handle.extend(length))
     }
 
     async isLocked() {
-        return this.#handle.isLocked()
+        return this.#with((handle) => handle.isLocked())
     }
 
     isExpired() {
@@ -145,16 +171,87 @@ export class Lock {
         return this.#handle.remaining() > 0
     }
 
-    async #acquireUnless(signal, retry) {
+    /* ---- asking ---- */
+
+    /*
+     * Call the handle. On a store that chooses its connection it is made again where that has changed: before the first request, which waits for
+     * the choice, or when the application has ended its connection, which closes our requests.
+     */
+    #with(call, wish) {
+        return this.#made ? this.#following(call, wish) : call(this.#handle, 0)
+    }
+
+    async #following(call, { limit, signal, acquires } = {}) {
+        const spent = await this.#store.chosen(limit, signal)
+        const handle = this.#follow()
+
+        try {
+            return await call(acquires ? this.#drawn(handle) : handle, spent)
+        } catch (error) {
+            if (error?.code !== 'E_LOCK_STORE_CLOSED' || this.#follow() === handle) throw error
+            return call(this.#handle, spent)
+        }
+    }
+
+    /* The handle on the store as it is now. */
+    #follow() {
+        const native = this.#store.native
+        const made = this.#made
+        const { early } = made
+
+        made.early = false
+        if (native === this.#on && !(early && made.restored && this.#autoExtend)) return this.#handle
+        if (early) this.#makeAgain(native, made.told ? LATER : NO)
+        else this.#moveTo(native)
+        return this.#handle
+    }
+
+    /* Nothing was asked yet: as it was made, with the owner that somebody may have been told. */
+    #makeAgain(native, redraw) {
+        const made = this.#made
+        const owner = made.owner ?? (redraw ? this.#handle.owner() : undefined)
+
+        this.#make(native, { ...made, owner }, made.restored)
+        this.#redraw = made.owner === undefined ? redraw : NO
+    }
+
+    /* With the lease that there is. */
+    #moveTo(native) {
+        const made = this.#made
+        const json = this.#handle.serialize()
+        const leased = this.#handle.remaining() === Infinity || JSON.parse(json).expirationTime !== null
+
+        if (!leased) return this.#makeAgain(native, made.told ? LATER : NO)
+        this.#make(native, { ...made, json }, true)
+        this.#redraw = made.owner === undefined ? SOON : NO
+    }
+
+    /* For an acquisition: with a new owner, if the one that it has was not given with the lock. */
+    #drawn(handle) {
+        if (this.#redraw === LATER) this.#redraw = SOON
+        else if (this.#redraw === SOON && !this.#holds()) {
+            this.#redraw = NO
+            this.#make(this.#on, this.#made, false)
+            return this.#handle
+        }
+        return handle
+    }
+
+    #ask(handle, signal, retry, spent) {
+        const all = retry ?? (spent > 0 ? this.#made.retry : undefined)
+        const left = all && (all.timeout === undefined ? NEVER : Math.max(1, Math.ceil(all.timeout - spent)))
+
+        return signal ? this.#askUnless(handle, signal, all, left) : handle.acquire(all?.attempts, all?.delay, left)
+    }
+
+    async #askUnless(handle, signal, retry, timeout) {
         signal.throwIfAborted()
         const cancel = new addon.Cancel()
         const abort = () => cancel.fire()
 
         signal.addEventListener('abort', abort, { once: true })
         try {
-            return await this.#handle.acquire(
-                retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER), cancel
-            )
+            return await handle.acquire(retry?.attempts, retry?.delay, timeout, cancel)
         } catch (error) {
             throw error.code === 'E_LOCK_CANCELED' ? signal.reason : error
         } finally {
@@ -195,15 +292,28 @@ export class Lock {
 
     /* While it waits, the addon keeps the handle, and so the renewals, even if nobody else does. */
     #watch() {
-        const key = this.#key
         const lost = (this.#lost ??= new AbortController())
 
         this.#watching = true
-        this.#handle.waitLost().then(
-            (how) => {
-                if (how === 'lost') lost.abort(new E_LOCK_LOST([key]))
-            },
-            () => {}
-        )
+        watch(this.#handle, lost, this.#key, this.#made && this.#watchAgain(this.#handle, lost))
     }
+
+    /* The wait ended without a loss: because we have released the lock; or because the lease goes on over the given connection. */
+    #watchAgain(handle, lost) {
+        return () => {
+            if (!this.#watching || this.#lost !== lost || this.#follow() === handle) return
+            if (this.#holds()) this.#watch()
+            else lost.abort(new E_LOCK_LOST([this.#key]))
+        }
+    }
+}
+
+function watch(handle, lost, key, again) {
+    handle.waitLost().then(
+        (how) => {
+            if (how === 'lost') lost.abort(new E_LOCK_LOST([key]))
+            else again?.()
+        },
+        () => {}
+    )
 }
