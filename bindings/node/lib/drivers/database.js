@@ -14,6 +14,6 @@ export class DatabaseStore extends ChosenStore {
         const backend = connection ? new SqlBackend(connection, config) : new AdapterBackend(adapter, config)
         const address = () => connection?.address?.(config) ?? { why: 'the adapter does not tell where its connection leads' }
 
-        super(backend, { caps: backend.caps }, { wanted: config.native, address, watch: connection?.watch })
+        super(backend, { caps: backend.caps }, { connection: connection?.instance, wanted: config.native, address, watch: connection?.watch })
     }
 }

@@ -27,6 +27,7 @@ function connectionOf(knex) {
         numbered: false,
         quote: (name) => knex.raw('??', [name]).toQuery(),
         run: async (sql, values) => result[dialect](await knex.raw(sql, values)),
+        instance: knex,
         address: (config) => knexAddress(knex, config),
         watch: (left) => watch(knex.client.pool, left),
     }

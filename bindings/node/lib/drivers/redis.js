@@ -167,7 +167,7 @@ export class RedisStore extends ChosenStore {
         const link = linkOf(connection)
 
         super(backend, { caps: backend.caps }, {
-            wanted: native, address: () => redisAddress(connection), watch: (left) => link.onLeft(left), longKeys: true,
+            connection, wanted: native, address: () => redisAddress(connection), watch: (left) => link.onLeft(left), longKeys: true,
         })
         link.join()
         forgotten.register(backend, link, backend)

@@ -15,6 +15,25 @@ import { AddressStore, BackendStore } from './store.js'
 /* Finding out may take so long; the lock that it is found out with ends by itself, should nobody be able to release it. */
 const PROOF_MS = 5000
 const PROBE_TTL_MS = 10_000
+/*
+ * Stores over one connection that have connections of their own at a time. An application may make stores as it likes, which cost nothing with
+ * @verrou/core; servers have a limit of connections.
+ */
+const MOST = 4
+const taken = new WeakMap()
+
+/* A place among them: what gives it back, or undefined. */
+function place(connection) {
+    const count = taken.get(connection) ?? 0
+
+    if (count >= MOST) return undefined
+    taken.set(connection, count + 1)
+    let given = false
+    return () => {
+        if (!given) taken.set(connection, taken.get(connection) - 1)
+        given = true
+    }
+}
 
 const forgotten = new FinalizationRegistry((forget) => forget())
 
@@ -78,10 +97,10 @@ export class ChosenStore extends BackendStore {
      * `wanted`: true, false or undefined, as the application says. `address()`: { url } or { why }. `watch(left)` calls left(why) when the application
      * has ended the connection, and returns what stops it. `longKeys`: as of an AddressStore. The backend has forget(key, owner) besides.
      */
-    constructor(backend, settings, { wanted, address, watch, longKeys }) {
+    constructor(backend, settings, { connection, wanted, address, watch, longKeys }) {
         super(backend, settings)
         this.#backend = backend
-        this.#options = { wanted, address, watch, longKeys }
+        this.#options = { connection, wanted, address, watch, longKeys }
         this.#why = wanted === false ? 'native: false' : address().why
         if (this.#why && wanted !== true) this.#used = 'given'
     }
@@ -149,25 +168,33 @@ export class ChosenStore extends BackendStore {
 
         if (this.#over) return this.#give('the store was closed')
         if (why) return this.#giveUp(why)
+        const leavePlace = place(this.#options.connection)
+
+        if (!leavePlace) return this.#giveUp(`${MOST} stores over it have connections of our own already`)
         const under = new AddressStore(url, { longKeys: this.#options.longKeys })
         let left
         const unwatch = this.#watch((reason) => (left ??= reason))
         const failed = await unless(proof(this.#backend, under), PROOF_MS).catch((error) => error?.error?.message ?? error?.message ?? 'it failed')
 
         unwatch()
-        if (!failed && !left && !this.#over) return this.#take(under)
+        if (!failed && !left && !this.#over) return this.#take(under, leavePlace)
         under.abandon()
+        leavePlace()
         return left || this.#over ? this.#give(left ?? 'the store was closed') : this.#giveUp(failed)
     }
 
-    #take(under) {
+    #take(under, leavePlace) {
         const self = new WeakRef(this)
+        const unwatch = this.#watch((why) => self.deref()?.#leave(why))
 
         for (const one of this.#attached) under.attach(...one)
         this.#under = under
         this.#used = 'native'
         this.#why = undefined
-        this.#unwatch = this.#watch((why) => self.deref()?.#leave(why))
+        this.#unwatch = () => {
+            unwatch()
+            leavePlace()
+        }
         forgotten.register(this, this.#unwatch, this)
         this.note('store.connection', `connections of our own to ${under.address}`)
     }

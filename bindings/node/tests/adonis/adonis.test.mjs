@@ -156,6 +156,25 @@ test('a lock that somebody else holds, in another program, is waited for', async
     assert.equal((await deposit).balance, 3)
 })
 
+/* Only stores with connections of our own listen for releases. */
+test('the store over AdonisJS\'s connection to Redis goes native', async () => {
+    const { Redis } = await import('ioredis')
+    const client = new Redis(redis.port, '127.0.0.1')
+    const held = shared.createLock('account:listened', '1m')
+
+    await held.acquire()
+    const deposit = servers[0].ask('POST', '/accounts/listened/deposits', { store: 'redis', amount: 3 })
+    const limit = Date.now() + PATIENCE_MS
+
+    while (Number((await client.pubsub('NUMSUB', 'account:listened'))[1]) === 0) {
+        assert.ok(Date.now() < limit, 'nobody listens')
+        await sleep(20)
+    }
+    await held.release()
+    assert.equal((await deposit).balance, 3)
+    client.disconnect()
+})
+
 test('a lock of a controller is extended and released in a worker process', async () => {
     const order = await servers[0].ask('POST', '/reports/1')
 
