@@ -64,8 +64,8 @@ redisStore({ connection: redis, native: 'always' })
 // @ts-expect-error: it cannot be told
 made.connectionUsed = 'native'
 
-/* What was declared for the options of the original is good for ours, and the other way round. */
-const theirs: OriginalRedisStoreOptions = natively[0]
+/* What was declared for the options of the original is good for ours; and ours over Knex, with its extra, for it. */
+declare const theirs: OriginalRedisStoreOptions
 const ours: RedisStoreOptions = theirs
 const theirsOverKnex: OriginalKnexStoreOptions = natively[1]
 const oursOverKnex: KnexStoreOptions = theirsOverKnex
