@@ -349,6 +349,17 @@ typedef struct verrou_driver {
      */
     const verrou_database *database;
 
+    /*
+     * Optional, all or none: answers that an event loop waits for, where a thread of ours would only wait to pass them on. begin() sends a
+     * batch as far as that goes without waiting, and may refuse (0). The engine then waits until lane_fd() is readable and asks arrived():
+     * 1, execute() would not block now; 0, not yet; -1, it might. In the end it calls execute() with the same requests on the same
+     * lane, which goes on where begin() stopped, or begins if that refused. None of the three blocks; begin() and lane_fd() are called with a
+     * mutex of the engine held: they do not log.
+     */
+    int (*begin)(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms);
+    int (*lane_fd)(void *state, void *lane);
+    int (*arrived)(void *state, void *lane);
+
     /* The longest key that verrou_store_options.max_key may allow; 0: VERROU_MAX_KEY. list and watches see keys up to VERROU_MAX_KEY only. */
     uint32_t max_key;
 } verrou_driver;

@@ -587,18 +587,18 @@ typedef struct verrou_queue verrou_queue;
 VERROU_API VERROU_CHECK verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err);
 VERROU_API void verrou_queue_free(verrou_queue *queue);
 
-/* A descriptor to poll(2): readable while completions wait. Do not read or close it. A child asks for its own after fork(). */
+/* A descriptor to poll(2): readable when verrou_dispatch() has something to do. Do not read or close it. A child asks for its own after fork(). */
 VERROU_API int verrou_queue_fd(const verrou_queue *queue);
 
 /*
  * Call the callbacks of at most `max` completed calls (0: all that are there) and return how many. Does not block. Any thread may
  * call it; a callback may call the library, this function included. What callbacks submit goes to the store when this function returns,
- * as one batch, or 2 ms later should a callback take longer.
+ * as one batch, or up to 10 ms later should a callback take longer.
  */
 VERROU_API size_t verrou_dispatch(verrou_queue *queue, size_t max);
 
 /*
- * What this thread submits between the two goes to the store as one batch too, or 2 ms after its first call: for event loops that run what
+ * What this thread submits between the two goes to the store as one batch too, or up to 10 ms after its first call: for event loops that run what
  * callbacks have made ready after verrou_dispatch() has returned. They may be nested.
  */
 VERROU_API void verrou_hold(void);

@@ -27,6 +27,16 @@ static verrou_status take_owner(verrou_lock *lock, verrou__owner_id *ret_owner, 
     return VERROU_OK;
 }
 
+/* An acquisition that was not begun: its owner is the next one again, as verrou_lock_owner() has told. */
+static void put_owner_back(verrou_lock *lock, const verrou__owner_id *owner)
+{
+    if (lock->owner_is_fixed)
+        return;
+    pthread_mutex_lock(&lock->mutex);
+    lock->next_owner = *owner;
+    pthread_mutex_unlock(&lock->mutex);
+}
+
 struct plan {
     bool immediate;
     int64_t attempts;
@@ -203,6 +213,7 @@ verrou_status verrou_lock_take(verrou_lock *lock, const verrou_acquire_options *
     plan.immediate = false; /* nobody is passed by */
     if (plan.deadline_ms > verrou_now_ms() && acquire_inline(lock, engine, &plan, &owner, ret_info))
         return VERROU_OK;
+    put_owner_back(lock, &owner);
     return verrou__fail(err, VERROU_ENOTACQUIRED, "the lock cannot be taken without asking or waiting");
 }
 

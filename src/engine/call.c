@@ -118,13 +118,17 @@ void verrou__call_end(verrou__call *call)
 int64_t verrou__call_limit(const verrou__call *call)
 {
     int64_t limit_ms = call->deadline_ms;
+    int64_t fail_by_ms = call->fail_by_ms;
 
     switch ((enum call_state)call->state) {
-    case CALL_QUEUED:
     case CALL_FLYING:
+        /* The driver gives up by itself by then, and what it says is better than that nothing was heard of it. */
+        fail_by_ms += fail_by_ms ? DRIVER_GRACE_MS : 0;
+        /* fall through */
+    case CALL_QUEUED:
     case CALL_PAUSED:
-        if (call->fail_by_ms && call->fail_by_ms < limit_ms)
-            limit_ms = call->fail_by_ms;
+        if (fail_by_ms && fail_by_ms < limit_ms)
+            limit_ms = fail_by_ms;
         break;
     case CALL_ASLEEP:
     case CALL_BEHIND:

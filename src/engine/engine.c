@@ -51,12 +51,12 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
     engine->timer_fd = -1;
     engine->close_by_ms = VERROU_FOREVER;
     engine->reopen.fire = engine_reopen;
-    engine->held_back.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
     engine_init_cond(&engine->work);
     engine_init_cond(&engine->drained);
     table_init(&engine->waits);
     verrou__watch_init(engine);
+    verrou__sent_init(engine);
     *ret_engine = engine;
     return VERROU_OK;
 }
@@ -80,6 +80,8 @@ void verrou__engine_free(verrou__engine *engine)
         return;
     engine_destroy_state(engine);
     table_done(&engine->waits, verrou__free);
+    for (uint32_t i = 0; i < engine->options.lanes; i++)
+        verrou__free(engine->lanes[i].sent);
     pthread_cond_destroy(&engine->work);
     pthread_cond_destroy(&engine->drained);
     pthread_mutex_destroy(&engine->mutex);
@@ -90,7 +92,7 @@ void verrou__engine_free(verrou__engine *engine)
 
 /* ---- requests that are no batch ---- */
 
-static bool is_special(const verrou__call *call)
+bool verrou__call_is_special(const verrou__call *call)
 {
     return call->kind == VERROU__LIST || call->kind == VERROU__CHECK || call->kind == VERROU__SCHEMA;
 }
@@ -130,8 +132,6 @@ void verrou__engine_enter(verrou__engine *engine)
     pthread_mutex_lock(&engine->mutex);
 }
 
-static int64_t engine_limit(const verrou__engine *engine);
-
 /* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
 static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
 {
@@ -157,10 +157,10 @@ static void engine_pump_later(verrou__engine *engine)
         verrou__engine_dequeue(engine, call);
         verrou__call_set_state(call, CALL_FLYING);
         op->sent_ms = engine_now(engine);
-        if (is_special(call))
+        if (verrou__call_is_special(call))
             status = VERROU_ENOTSUP;
         else
-            status = engine->driver->execute(engine->state, NULL, &op, 1, engine_limit(engine), &error);
+            status = engine->driver->execute(engine->state, NULL, &op, 1, verrou__engine_limit(engine), &error);
         if (status == VERROU_OK)
             continue;
         if (error.status == VERROU_OK)
@@ -184,7 +184,7 @@ static void engine_pump_inline(verrou__engine *engine)
         verrou__engine_dequeue(engine, call);
         verrou__call_set_state(call, CALL_FLYING);
         op->sent_ms = engine_now(engine);
-        if (is_special(call))
+        if (verrou__call_is_special(call))
             engine_execute_special(engine, NULL, call, VERROU_FOREVER, &error);
         else
             engine->driver->execute(engine->state, NULL, &op, 1, VERROU_FOREVER, &error);
@@ -264,14 +264,17 @@ void verrou__engine_leave(verrou__engine *engine)
 void verrou__engine_leave_later(verrou__engine *engine)
 {
     engine->holding_back = false;
-    if (engine->queue_head && !engine->held_back.prev)
-        verrou__timer_set(engine, &engine->held_back, engine_now(engine) + HOLD_BACK_MS);
+    if (engine->queue_head && !engine->held_back) {
+        engine->held_back = true;
+        engine->held_since_ms = engine_now(engine);
+        verrou__sent_look_soon(engine);
+    }
     engine_leave(engine);
 }
 
 void verrou__engine_send_off(verrou__engine *engine)
 {
-    verrou__timer_clear(engine, &engine->held_back);
+    engine->held_back = false;
 }
 
 /* ---- the queue ---- */
@@ -303,12 +306,12 @@ void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
 }
 
 /* Take requests off the queue: as many as fit, or one that is no plain request. */
-static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops)
+size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops)
 {
     int64_t now_ms = engine_now(engine);
     size_t n = 0;
 
-    while (n < MAX_BATCH && engine->queue_head && !(n > 0 && is_special(engine->queue_head))) {
+    while (n < MAX_BATCH && engine->queue_head && !(n > 0 && verrou__call_is_special(engine->queue_head))) {
         verrou__call *call = engine->queue_head;
 
         verrou__engine_dequeue(engine, call);
@@ -316,14 +319,14 @@ static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, ve
         call->op.sent_ms = now_ms;
         calls[n] = call;
         ops[n++] = &call->op;
-        if (is_special(call))
+        if (verrou__call_is_special(call))
             break;
     }
     return n;
 }
 
 /* When a request, or an attempt to connect, that begins now has to be over. */
-static int64_t engine_limit(const verrou__engine *engine)
+int64_t verrou__engine_limit(const verrou__engine *engine)
 {
     int64_t limit_ms = engine_now(engine) + engine->options.limit_ms;
 
@@ -332,7 +335,7 @@ static int64_t engine_limit(const verrou__engine *engine)
 
 /* ---- lanes ---- */
 
-static struct lane *lane_in_state(verrou__engine *engine, enum lane_state state)
+struct lane *verrou__lane_in_state(verrou__engine *engine, enum lane_state state)
 {
     for (uint32_t i = 0; i < engine->options.lanes; i++)
         if (engine->lanes[i].state == state)
@@ -383,7 +386,8 @@ static void lane_open_failed(verrou__engine *engine, struct lane *lane, const ve
                         (int64_t)(engine->host->random() % (uint64_t)(lane->backoff_ms / 2 + 1));
     engine_keep_open_error(engine, error);
     verrou__event_locked(engine, VERROU_WARN, "store.connection_failed", NULL, error->message, 0);
-    if (!error->retriable && !lane_in_state(engine, LANE_IDLE) && !lane_in_state(engine, LANE_BUSY)) {
+    if (!error->retriable && !verrou__lane_in_state(engine, LANE_IDLE) && !verrou__lane_in_state(engine, LANE_BUSY) &&
+        !verrou__lane_in_state(engine, LANE_SENT)) {
         lane->retry_at_ms = 0; /* the next caller gets an answer of his own */
         engine_fail_queue(engine, error);
     }
@@ -394,7 +398,7 @@ static void lane_open(verrou__engine *engine, struct lane *lane)
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;
     void *opened = NULL;
-    int64_t deadline_ms = engine_limit(engine);
+    int64_t deadline_ms = verrou__engine_limit(engine);
 
     lane->state = LANE_OPENING;
     pthread_mutex_unlock(&engine->mutex);
@@ -423,6 +427,8 @@ static void lane_close(verrou__engine *engine, struct lane *lane)
     lane->lane = NULL;
     lane->state = LANE_CLOSED;
     lane->retry_at_ms = 0;
+    if (lane->sent)
+        lane->sent->watched_by = NULL; /* the next one may get the same descriptor */
     pthread_cond_broadcast(&engine->drained);
 }
 
@@ -432,9 +438,9 @@ static struct lane *lane_to_open(verrou__engine *engine)
     struct lane *lane;
     int64_t now_ms = engine_now(engine);
 
-    if (lane_in_state(engine, LANE_OPENING))
+    if (verrou__lane_in_state(engine, LANE_OPENING))
         return NULL;
-    lane = lane_in_state(engine, LANE_CLOSED);
+    lane = verrou__lane_in_state(engine, LANE_CLOSED);
     if (lane && lane->retry_at_ms > now_ms) {
         if (!engine->reopen.prev)
             verrou__timer_set(engine, &engine->reopen, lane->retry_at_ms);
@@ -448,45 +454,52 @@ static struct lane *lane_to_open(verrou__engine *engine)
 static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__call *const *calls, verrou_op **ops,
                                     size_t n, int64_t deadline_ms, verrou_error *err)
 {
-    if (!is_special(calls[0]))
+    if (!verrou__call_is_special(calls[0]))
         return engine->driver->execute(engine->state, lane, ops, n, deadline_ms, err);
     return engine_execute_special(engine, lane, calls[0], deadline_ms, err);
 }
 
-bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
+void verrou__engine_finish_batch(verrou__engine *engine, struct lane *lane, verrou__call *const *calls, verrou_op **ops,
+                                 size_t n, int64_t deadline_ms)
 {
-    struct lane *lane = lane_in_state(engine, LANE_IDLE);
-    verrou__call *calls[MAX_BATCH];
-    verrou_op *ops[MAX_BATCH];
     verrou_error error;
     verrou_status status;
-    int64_t deadline_ms = engine_limit(engine);
-    size_t n;
 
-    if (!lane || !engine->queue_head)
-        return false;
-    if (leader && leader->deadline_ms < deadline_ms)
-        deadline_ms = leader->deadline_ms;
-    n = engine_take_batch(engine, calls, ops);
-    lane->state = LANE_BUSY;
-    if (engine->queue_head)
-        verrou__engine_appoint(engine);
     pthread_mutex_unlock(&engine->mutex);
     verrou__error_clear(&error);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
     engine_note_latency(engine, engine_now(engine) - ops[0]->sent_ms);
-    if (status == VERROU_OK)
-        lane->state = LANE_IDLE;
-    else
+    if (status != VERROU_OK)
         verrou__event_locked(engine, VERROU_WARN, "store.connection_lost", NULL, error.message, 0);
     for (size_t i = 0; i < n; i++) {
         if (ops[i]->result == VERROU_OP_UNSENT && status != VERROU_OK)
             verrou__call_keep_error(calls[i], &error);
         verrou__call_answered(calls[i]);
     }
-    if (status != VERROU_OK)
+    if (status == VERROU_OK)
+        lane->state = LANE_IDLE;
+    else
         lane_close(engine, lane);
+}
+
+bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
+{
+    struct lane *lane = verrou__lane_in_state(engine, LANE_IDLE);
+    verrou__call *calls[MAX_BATCH];
+    verrou_op *ops[MAX_BATCH];
+    int64_t deadline_ms = verrou__engine_limit(engine);
+    size_t n;
+
+    if (!lane || !engine->queue_head)
+        return false;
+    if (leader && leader->deadline_ms < deadline_ms)
+        deadline_ms = leader->deadline_ms;
+    n = verrou__engine_take_batch(engine, calls, ops);
+    lane->state = LANE_BUSY;
+    if (engine->queue_head)
+        verrou__engine_appoint(engine);
+    verrou__engine_finish_batch(engine, lane, calls, ops, n, deadline_ms);
     return true;
 }
 
@@ -494,7 +507,7 @@ bool verrou__engine_work(verrou__engine *engine)
 {
     struct lane *lane;
 
-    if (verrou__watch_open(engine))
+    if (verrou__sent_work(engine) || verrou__watch_open(engine))
         return true;
     if (!engine->queue_head || engine->is_inline || engine->is_later)
         return false;
@@ -524,9 +537,13 @@ void verrou__engine_appoint(verrou__engine *engine)
 {
     verrou__call *leader;
 
-    if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back.prev)
+    if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back)
         return;
-    if (lane_in_state(engine, LANE_IDLE)) {
+    while (!engine->appointed && engine->queue_head && verrou__sent_begin(engine))
+        ;
+    if (!engine->queue_head)
+        return;
+    if (verrou__lane_in_state(engine, LANE_IDLE)) {
         if (engine->appointed)
             return;
         leader = engine_find_leader(engine);
@@ -581,7 +598,7 @@ static void engine_wait(verrou__engine *engine, pthread_cond_t *cond, int64_t un
 /* May this caller run a batch now? It needs time for it, or its own deadline would cut the others short. */
 static bool may_lead_now(verrou__engine *engine, const verrou__call *call)
 {
-    return call->state == CALL_QUEUED && call->sleeper->may_lead && lane_in_state(engine, LANE_IDLE) &&
+    return call->state == CALL_QUEUED && call->sleeper->may_lead && verrou__lane_in_state(engine, LANE_IDLE) &&
            call->deadline_ms - engine_now(engine) >= engine->options.limit_ms / 2;
 }
 
@@ -718,7 +735,7 @@ static void engine_drop_calls(verrou__engine *engine)
 /* A caller who leads may be closing its lane though nobody waits for an answer any more. */
 static bool engine_is_busy(verrou__engine *engine)
 {
-    return engine->calls || lane_in_state(engine, LANE_BUSY) || lane_in_state(engine, LANE_OPENING);
+    return engine->calls || verrou__lane_in_state(engine, LANE_BUSY) || verrou__lane_in_state(engine, LANE_OPENING);
 }
 
 /* Let what was given up be released, and what is in flight come back. */
@@ -764,6 +781,8 @@ void verrou__engine_close(verrou__engine *engine)
     engine->closing = true;
     while ((call = engine_unanswered(engine)))
         verrou__call_finish(call, VERROU_ECLOSED);
+    verrou__engine_send_off(engine);
+    verrou__sent_hand_over(engine);
     engine_drain(engine);
     verrou__engine_leave(engine);
     verrou__threads_stop(engine);

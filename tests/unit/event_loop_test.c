@@ -38,6 +38,7 @@ static void take(void **state)
     verrou_info info = VERROU_INFO_INIT;
     verrou_queue *queue = NULL;
     verrou_status answer = VERROU_EINVAL;
+    char *told = NULL, *had = NULL;
 
     (void)state;
     wrong.attempts = 0;
@@ -45,6 +46,7 @@ static void take(void **state)
     assert_int_equal(verrou_lock_take(first, &wrong, NULL, NULL), VERROU_EINVAL);
     assert_int_equal(verrou_lock_take(first, NULL, &info, NULL), VERROU_OK);
     assert_true(info.locked && info.fence == verrou_lock_fence(first));
+    assert_int_equal(verrou_lock_owner(second, &told, NULL), VERROU_OK);
     assert_int_equal(verrou_lock_take(second, NULL, NULL, NULL), VERROU_ENOTACQUIRED);
     assert_int_equal(verrou_lock_check(second), VERROU_ENOTOWNED);
 
@@ -56,7 +58,11 @@ static void take(void **state)
     assert_int_equal(verrou_dispatch(queue, 0), 1);
     assert_int_equal(answer, VERROU_OK);
     assert_int_equal(verrou_lock_check(second), VERROU_OK);
+    assert_int_equal(verrou_lock_owner(second, &had, NULL), VERROU_OK);
+    assert_string_equal(had, told); /* what was not taken has used up no owner */
 
+    verrou_free(told);
+    verrou_free(had);
     verrou_queue_free(queue);
     verrou_lock_free(first);
     verrou_lock_free(second);

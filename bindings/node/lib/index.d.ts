@@ -65,7 +65,7 @@ export declare class Lock {
     /** The fencing token of the latest acquisition; null if none was made or the store has none. Not in @verrou/core. */
     get fence(): number | null
 
-    /** Aborted when the lease at hand (or else the next one) is lost. A release does not abort it. Not in @verrou/core. */
+    /** Aborted when the lease at hand (or else the next one) is lost, or the store is closed. A release does not abort it. Not in @verrou/core. */
     get lost(): AbortSignal
 
     /** Take the lock, waiting for it. False when the attempts or the time are used up. */

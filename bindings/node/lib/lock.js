@@ -3,6 +3,7 @@
  */
 import { E_INVALID_ARGUMENTS, E_LOCK_LOST } from './errors.js'
 import { addon } from './internal/addon.js'
+import { cancelledBy } from './internal/cancel.js'
 import { readDuration, readRetry } from './internal/durations.js'
 import { storeOf } from './internal/store.js'
 
@@ -31,6 +32,7 @@ export class Lock {
         this.#ttl = readDuration('ttl', ttl) ?? null
         this.#config = config
         this.#store = storeOf(lockStore)
+        this.#store.attach(undefined, config?.logger)
         this.#autoExtend = Boolean(options?.autoExtend)
         this.#makeFirst({ retry, owner: owner ?? undefined, expirationTime, options })
     }
@@ -41,6 +43,7 @@ export class Lock {
 
         if (!this.#store.chooses) {
             this.#make(this.#store.native, made, restored)
+            this.#resumed()
             return
         }
         const early = this.#store.connectionUsed === undefined
@@ -48,7 +51,8 @@ export class Lock {
 
         this.#made = { ...made, restored, early, told: false }
         this.#make(this.#store.anyNative(this.#key), renewed ? { ...made, options: { ...made.options, autoExtend: false } } : made, restored)
-        if (renewed) this.#store.chosen().then(() => this.#follow(), () => {})
+        if (!renewed) this.#resumed()
+        else this.#store.chosen().then(() => this.#tryToFollow() && this.#resumed(), () => {})
     }
 
     #make(native, { retry, owner, expirationTime, options, json }, restored) {
@@ -88,7 +92,10 @@ export class Lock {
         return this.#handle.fence() || null
     }
 
-    /* Aborted when the lease at hand (or else the next one) is lost, with an E_LOCK_LOST. A release does not abort it. */
+    /*
+     * Aborted when the lease at hand (or else the next one) is lost, with an E_LOCK_LOST; and when the store is closed, since nobody renews the
+     * lease then, or hears of its loss. A release does not abort it.
+     */
     get lost() {
         this.#lost ??= new AbortController()
         if (!this.#watching && this.#holds()) this.#watch()
@@ -139,6 +146,7 @@ export class Lock {
 
         if (length === null) throw new E_INVALID_ARGUMENTS(['Cannot extend a lock without TTL'])
         await this.#with((handle) => handle.extend(length))
+        this.#resumed()
     }
 
     async isLocked() {
@@ -203,6 +211,8 @@ export class Lock {
         if (native === this.#on && !(early && made.restored && this.#autoExtend)) return this.#handle
         if (early) this.#makeAgain(native, made.told ? LATER : NO)
         else this.#moveTo(native)
+        if (this.#watching && this.#holds()) this.#watch()
+        else if (this.#watching) this.#lost.abort(new E_LOCK_LOST([this.#key]))
         return this.#handle
     }
 
@@ -246,16 +256,10 @@ export class Lock {
 
     async #askUnless(handle, signal, retry, timeout) {
         signal.throwIfAborted()
-        const cancel = new addon.Cancel()
-        const abort = () => cancel.fire()
-
-        signal.addEventListener('abort', abort, { once: true })
         try {
-            return await handle.acquire(retry?.attempts, retry?.delay, timeout, cancel)
+            return await cancelledBy(signal, (cancel) => handle.acquire(retry?.attempts, retry?.delay, timeout, cancel))
         } catch (error) {
-            throw error.code === 'E_LOCK_CANCELED' ? signal.reason : error
-        } finally {
-            signal.removeEventListener('abort', abort)
+            throw error?.code === 'E_LOCK_CANCELED' ? signal.reason : error
         }
     }
 
@@ -272,7 +276,7 @@ export class Lock {
         try {
             await this.release()
         } catch (error) {
-            if (error.code !== 'E_LOCK_NOT_OWNED') throw error
+            if (error?.code !== 'E_LOCK_NOT_OWNED') throw error
         }
         return result
     }
@@ -282,6 +286,11 @@ export class Lock {
     #begun() {
         if (this.#watching) this.#over()
         if (this.#lost || this.#autoExtend) this.#watch()
+    }
+
+    /* A restored lease may be live, and one that was not known to be is, once it was extended. */
+    #resumed() {
+        if (!this.#watching && (this.#lost || this.#autoExtend) && this.#holds()) this.#watch()
     }
 
     /* The lease ends because we say so: its signal stays as it is, and the next lease gets another one. */
@@ -295,25 +304,37 @@ export class Lock {
         const lost = (this.#lost ??= new AbortController())
 
         this.#watching = true
-        watch(this.#handle, lost, this.#key, this.#made && this.#watchAgain(this.#handle, lost))
+        watch(this.#handle, this.#made ? this.#watcher(this.#handle, lost) : plainWatcher(lost, this.#key))
     }
 
-    /* The wait ended without a loss: because we have released the lock; or because the lease goes on over the given connection. */
-    #watchAgain(handle, lost) {
-        return () => {
-            if (!this.#watching || this.#lost !== lost || this.#follow() === handle) return
-            if (this.#holds()) this.#watch()
-            else lost.abort(new E_LOCK_LOST([this.#key]))
+    /* On a store that chooses, the lease may go on with another handle: #follow() watches that. */
+    #watcher(handle, lost) {
+        return (how, cause) => {
+            if (!this.#watching || this.#lost !== lost || this.#handle !== handle) return
+            if (cause && this.#tryToFollow() !== handle) return
+            if (cause || how === 'lost') lost.abort(new E_LOCK_LOST([this.#key], cause && { cause }))
+        }
+    }
+
+    #tryToFollow() {
+        try {
+            return this.#follow()
+        } catch {
+            return this.#handle
         }
     }
 }
 
-function watch(handle, lost, key, again) {
-    handle.waitLost().then(
-        (how) => {
-            if (how === 'lost') lost.abort(new E_LOCK_LOST([key]))
-            else again?.()
-        },
-        () => {}
-    )
+function plainWatcher(lost, key) {
+    return (how, cause) => {
+        if (cause || how === 'lost') lost.abort(new E_LOCK_LOST([key], cause && { cause }))
+    }
+}
+
+async function waitLost(handle) {
+    return handle.waitLost()
+}
+
+function watch(handle, watcher) {
+    waitLost(handle).then((how) => watcher(how), (cause) => watcher('closed', cause))
 }

@@ -32,6 +32,9 @@ export class LockFactory {
         const { key, owner, ttl, expirationTime, fence } = lock
 
         if (typeof owner !== 'string') throw new E_INVALID_ARGUMENTS(['serialised lock: no "owner"'])
-        return new Lock(key, this.#store, this.#config, owner, ttl, expirationTime, { ...options, fence })
+        /* In @verrou/core a ttl may be 0, which is none there, and have decimals, and so the end of its lease. */
+        const until = typeof expirationTime === 'number' ? Math.floor(expirationTime) : expirationTime
+
+        return new Lock(key, this.#store, this.#config, owner, ttl === 0 ? null : ttl, until, { ...options, fence })
     }
 }

@@ -21,7 +21,7 @@ export declare abstract class Store implements LockStore {
     /** The address that is used, without passwords. */
     get address(): string
 
-    /** Pending calls end with E_LOCK_STORE_CLOSED; locks are not released. */
+    /** Pending calls end with E_LOCK_STORE_CLOSED; locks are not released, and their `lost` signals are aborted. */
     close(): Promise<void>
     [Symbol.asyncDispose](): Promise<void>
 }

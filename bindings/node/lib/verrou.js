@@ -32,7 +32,11 @@ export class Verrou {
         let factory = this.#factories.get(name)
 
         if (!factory) {
-            factory = new LockFactory(this.#find(name).driver.factory(), { logger: this.#logger, name })
+            const { driver } = this.#find(name) ?? {}
+
+            if (typeof driver?.factory !== 'function')
+                throw new E_LOCK_CONFIG([`store "${String(name)}": it has no "driver" with a "factory"`])
+            factory = new LockFactory(driver.factory(), { logger: this.#logger, name })
             this.#factories.set(name, factory)
         }
         return factory

@@ -98,7 +98,8 @@ void loop_close(struct env *env); /* ends in env_unref() */
 /* Make a call and its promise. `subject` is given to done_with() when the call is over. NULL with an exception pending; done_with() is not called. */
 struct call *call_new(struct env *env, struct store *store, call_result_fn finish, bool keeps_alive,
                       napi_value *ret_promise);
-void call_free(struct call *call);                       /* one that was not accepted */
+void call_refuse(struct call *call); /* one that was not accepted */
+void call_free(struct call *call);
 void call_done(void *user, const verrou_result *result); /* verrou_done_fn */
 
 /* Between these two, messages of the engine need no bell: the second one delivers them. Around all calls of the library that may run it. */

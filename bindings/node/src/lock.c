@@ -177,9 +177,11 @@ static napi_value finish_info(struct env *env, const verrou_result *result)
     return result->status == VERROU_OK ? value_info(env->napi, result->info) : NULL;
 }
 
-/* "lost", or "released" if it was, or there was none. */
+/* "lost", or "released" if it was, or there was none. Rejected when nobody will know any more. */
 static napi_value finish_wait(struct env *env, const verrou_result *result)
 {
+    if (result->status == VERROU_ECLOSED || result->status == VERROU_ENOMEM)
+        return NULL;
     return value_text(env->napi, result->status == VERROU_ELOST ? "lost" : "released");
 }
 
@@ -203,7 +205,7 @@ static napi_value submitted(struct env *env, struct call *call, verrou_status st
                             napi_value promise)
 {
     if (status != VERROU_OK) {
-        call_free(call);
+        call_refuse(call);
         throw_status(env->napi, status, error);
         promise = NULL;
     }

@@ -152,6 +152,13 @@ struct call *call_new(struct env *env, struct store *store, call_result_fn finis
     return call;
 }
 
+/* A promise that is never settled stays in memory for as long as the environment. Nobody has seen this one. */
+void call_refuse(struct call *call)
+{
+    napi_resolve_deferred(call->env->napi, call->deferred, value_undefined(call->env->napi));
+    call_free(call);
+}
+
 void call_free(struct call *call)
 {
     call_unlink(call);

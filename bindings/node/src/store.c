@@ -383,8 +383,8 @@ static napi_value key_call(napi_env napi, napi_callback_info info, key_call_fn s
     loop_enter(store->env);
     status = submit(store->native, key, NULL, store->env->queue, call_done, call, &error);
     if (status != VERROU_OK) {
+        call_refuse(call);
         throw_status(napi, status, &error);
-        call_free(call);
         promise = NULL;
     }
     loop_leave(store->env);

@@ -11,14 +11,17 @@
 bool napi_ok_or_throw(napi_env napi, napi_status status)
 {
     const napi_extended_error_info *info = NULL;
+    const char *message = NULL;
     bool pending = false;
 
     if (status == napi_ok)
         return true;
-    napi_get_last_error_info(napi, &info);
+    /* The next call clears what `info` points to; the texts are constants. */
+    if (napi_get_last_error_info(napi, &info) == napi_ok)
+        message = info->error_message;
     napi_is_exception_pending(napi, &pending);
     if (!pending)
-        napi_throw_error(napi, NULL, info && info->error_message ? info->error_message : "Node-API failed");
+        napi_throw_error(napi, NULL, message ? message : "Node-API failed");
     return false;
 }
 

@@ -99,6 +99,31 @@ test('new Lock(key, store, config, owner, ttl)', async () => {
     assert.equal(await other.isLocked(), false)
 })
 
+test('the logger of the config of a new Lock() hears of it', async () => {
+    const texts = []
+    const logger = { debug: (record, text) => texts.push(text) }
+    const lock = new Lock('key', new MemoryStore(), { retry: { attempts: 1, delay: 250 }, logger }, 'me', 60_000)
+
+    await lock.acquire()
+    await lock.release()
+    assert.deepEqual(texts, ['Lock acquired', 'Lock released'])
+})
+
+test('the owner that is told before acquire() is the one of the lease, also after a wait', async () => {
+    for (const store of [new MemoryStore(), new NativeStore(`sqlite:${join(place, 'owner.db')}`), mapStore(E_LOCK_NOT_OWNED)]) {
+        const factory = new LockFactory(store)
+        const [held, lock] = [factory.createLock('key'), factory.createLock('key')]
+        const owner = lock.getOwner()
+
+        await held.acquire()
+        const waiting = lock.acquire()
+
+        await held.release()
+        await waiting
+        assert.equal(lock.getOwner(), owner)
+    }
+})
+
 test('a lock restored with an owner only can be released, and by nobody else', async () => {
     const store = new MemoryStore()
     const factory = new LockFactory(store)
@@ -108,6 +133,20 @@ test('a lock restored with an owner only can be released, and by nobody else', a
 
     await assert.rejects(() => restore('you').release(), E_LOCK_NOT_OWNED)
     await restore('me').release()
+})
+
+test('a lock that @verrou/core has serialised: a ttl of 0, which is none there, and decimals', async () => {
+    const store = new MemoryStore()
+    const factory = new LockFactory(store)
+
+    await store.save('never', 'me', null)
+    await factory.restoreLock({ key: 'never', owner: 'me', ttl: 0, expirationTime: null }).release()
+    assert.equal(await store.exists('never'), false)
+    await store.save('key', 'me', 60_000)
+    const lock = factory.restoreLock({ key: 'key', owner: 'me', ttl: 60_000.5, expirationTime: Date.now() + 60_000.5 })
+
+    assert.ok(lock.getRemainingTime() > 50_000)
+    await lock.release()
 })
 
 test('ttl: the default, a number, a text, null', async () => {
@@ -136,6 +175,7 @@ test('what is refused: keys, attempts, delays, serialised locks', async () => {
     for (const lock of [null, undefined, 'text', {}, { key: 'key' }, { key: 'key', owner: 'a', ttl: -1, expirationTime: 5 }])
         assert.throws(() => factory.restoreLock(lock), E_INVALID_ARGUMENTS, JSON.stringify(lock))
     assert.throws(() => new LockFactory(new MemoryStore(), { retry: { attempts: 0 } }), E_INVALID_ARGUMENTS)
+    await assert.rejects(() => new MemoryStore().save('key', 'me', '1s'), /number/)
 })
 
 test('retry defaults of the factory, and null for none', async () => {
@@ -241,6 +281,10 @@ test('Verrou: what is missing is named', () => {
     assert.throws(() => new Verrou({ stores }), { code: 'E_LOCK_CONFIG', message: /"default"/ })
     assert.throws(() => new Verrou({ default: 'two', stores }), { message: /"two".*one/ })
     assert.throws(() => new Verrou({ default: 'one', stores }).use('toString'), E_LOCK_CONFIG)
+    for (const wrong of [null, {}, { driver: new MemoryStore() }, memoryStore()])
+        assert.throws(() => new Verrou({ default: 'one', stores: { one: wrong } }).use(), { code: 'E_LOCK_CONFIG', message: /"one".*"driver"/ })
+    for (const store of [undefined, null, 'redis', {}, Promise.resolve(new MemoryStore())])
+        assert.throws(() => new LockFactory(store), { code: 'E_LOCK_CONFIG', message: /"save"/ })
 })
 
 /* ---- beyond ---- */
@@ -281,6 +325,24 @@ test('a signal ends the wait with its reason, and leaves nothing behind', async 
         assert.equal(await factory.createLock('key').acquire({ signal: new AbortController().signal }), true)
         await factory.createLock('key').forceRelease()
     }
+})
+
+test('many waits may end with one signal', async () => {
+    const factory = memory()
+    const warnings = []
+    const onWarning = (warning) => warnings.push(warning.message)
+    const controller = new AbortController()
+
+    process.on('warning', onWarning)
+    await factory.createLock('key').acquire()
+    const waits = Array.from({ length: 50 }, () => factory.createLock('key').acquire({ signal: controller.signal }))
+
+    assert.equal(await factory.createLock('key').acquire({ signal: controller.signal, retry: { attempts: 1 } }), false)
+    await new Promise(setImmediate)
+    controller.abort()
+    for (const { reason } of await Promise.allSettled(waits)) assert.equal(reason?.name, 'AbortError')
+    process.off('warning', onWarning)
+    assert.deepEqual(warnings, [])
 })
 
 test('autoExtend keeps the lease beyond its ttl, for as long as maxHold allows', async () => {
@@ -334,6 +396,36 @@ test('the lost signal tells when the store gave a renewed lock to somebody else'
     await assert.rejects(() => lock.release(), E_LOCK_NOT_OWNED)
 })
 
+test('the lost signal tells when the store is closed, since nobody renews the lock then', async () => {
+    for (const store of [new MemoryStore(), new NativeStore(`sqlite:${join(place, 'closed.db')}`)]) {
+        const lock = new LockFactory(store).createLock('key', '1h', { autoExtend: true })
+
+        await lock.acquire()
+        const { lost } = lock
+        const told = new Promise((resolve) => lost.addEventListener('abort', () => resolve(lost.reason)))
+
+        await store.close()
+        const { value } = await within(10_000, told)
+
+        assert.ok(value instanceof E_LOCK_LOST)
+        assert.ok(value.cause instanceof E_LOCK_STORE_CLOSED)
+        assert.equal(lock.lost, lost)
+    }
+})
+
+test('the lost signal of a restored lock, once it is known to be held', async () => {
+    const store = mapStore(E_LOCK_NOT_OWNED)
+
+    await store.save('key', 'me', 60_000)
+    const lock = new LockFactory(store).restoreLock({ key: 'key', owner: 'me', ttl: 60_000, expirationTime: null })
+    const { lost } = lock
+
+    await lock.extend(300)
+    const { value } = await within(10_000, new Promise((resolve) => lost.addEventListener('abort', () => resolve(lost.reason))))
+
+    assert.ok(value instanceof E_LOCK_LOST)
+})
+
 test('run() hands the lock to its callback', async () => {
     const lock = memory().createLock('key')
 
@@ -368,6 +460,13 @@ test('a native store: what it can do, who holds what', async () => {
     await store.close()
     await assert.rejects(() => lock.release(), E_LOCK_STORE_CLOSED)
     assert.throws(() => factory.createLock('a'), E_LOCK_STORAGE_ERROR)
+})
+
+test('a store that was closed before it was used', async () => {
+    const store = new MemoryStore()
+
+    await store.close()
+    assert.throws(() => new LockFactory(store).createLock('key'), E_LOCK_STORE_CLOSED)
 })
 
 test('a native store: wrong addresses, and a server that is not there', async () => {

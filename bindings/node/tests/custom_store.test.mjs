@@ -95,6 +95,34 @@ test('calls that return no promise will do', async () => {
     assert.equal(held, null)
 })
 
+test('what is true is "yes", as it is for the original', async () => {
+    const store = { save: async () => ({ _id: 1 }), exists: async () => [], delete: async () => ({ deleted: 1 }) }
+    const lock = new LockFactory(store).createLock('key')
+
+    assert.equal(await lock.acquire({ retry: { attempts: 1 } }), true)
+    assert.equal(await lock.isLocked(), true)
+    await lock.release()
+})
+
+test('whatever is thrown reaches the caller, and breaks nothing', async () => {
+    const thrown = [null, undefined, Object.create(null), new Error('with a \0 inside'), Symbol('s'), { get message() { throw new Error('no') } }]
+
+    for (const each of thrown) {
+        const fail = async () => {
+            throw each
+        }
+        const failing = new LockFactory({ save: fail })
+        const { signal } = new AbortController()
+        const seen = (promise) => promise.then(() => assert.fail('it was acquired'), (error) => [error])
+
+        assert.deepEqual((await seen(failing.createLock('key').acquire()))[0], each)
+        assert.deepEqual((await seen(failing.createLock('key').acquire({ signal })))[0], each)
+        const held = new LockFactory({ save: async () => true, delete: fail })
+
+        assert.deepEqual((await seen(held.createLock('key').run(() => 5)))[0], each)
+    }
+})
+
 test('a store that does nothing, as one has in tests of an application', async () => {
     class NoopStore {
         async save() { return true }

@@ -91,6 +91,15 @@ test('200,000 failures of a custom store', () =>
 test('200,000 locks on Redis', () =>
     stays(`new NativeStore('${redis.url}')`, bodies['acquired and released'], 50_000, 30))
 
+test('200,000 calls that are refused since the store was closed', () =>
+    stays(
+        '(globalThis.store = new MemoryStore())', `
+        globalThis.lock ??= factory.createLock('key')
+        globalThis.closing ??= store.close()
+        await closing
+        await lock.acquire().catch(() => {})`, 50_000, 30
+    ))
+
 test('3,000 memory stores', () =>
     stays('new MemoryStore()', `
         const other = new LockFactory(new MemoryStore())
@@ -102,3 +111,21 @@ test('3,000 custom stores', () =>
         const other = new LockFactory(mapStore(E_LOCK_NOT_OWNED))
         await other.createLock('key').acquire()
     `, 3000, 100))
+
+test('a restored lock that is renewed stays so when nobody refers to it', async () => {
+    const { code, stdout, stderr } = await runModule(`
+        import { LockFactory } from 'libverrou'
+        import { MemoryStore } from 'libverrou/drivers/memory'
+        const factory = new LockFactory(new MemoryStore())
+        const lock = factory.createLock('key', '2s')
+        await lock.acquire()
+        factory.restoreLock(lock.serialize(), { autoExtend: true })
+        for (let i = 0; i < 10; i++) {
+            global.gc()
+            await new Promise((resolve) => setTimeout(resolve, 500))
+        }
+        console.log(await factory.createLock('key').isLocked())
+    `, { args: ['--expose-gc'] })
+
+    assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: 'true\n', stderr: '' })
+})

@@ -97,3 +97,14 @@ test('each logger of a store hears once, whenever it came', async () => {
     assert.deepEqual(one.records.map(({ event }) => event), ['lock.acquired', 'lock.released'])
     assert.deepEqual(two.records.map(({ event }) => event), ['lock.released'])
 })
+
+test('a logger that is given with each of many factories hears of an event once', async () => {
+    const texts = []
+    const child = () => ({ debug: (record, text) => texts.push(text), child })
+    const logger = { child }
+    const store = new MemoryStore()
+    const factories = Array.from({ length: 10 }, () => new LockFactory(store, { logger }))
+
+    await factories[0].createLock('key').acquire()
+    assert.deepEqual(texts, ['Lock acquired'])
+})

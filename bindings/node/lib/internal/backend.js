@@ -44,12 +44,20 @@ function answerWith(store, number, answer) {
     store.answer(number, more.applied ? APPLIED : REFUSED, more.owner, remaining, more.fence ?? 0)
 }
 
+/* A text for the core and its events. Whatever was thrown: an exception here would leave a request without an answer. */
+function wordsOf(error) {
+    try {
+        return String(error?.message || error).replaceAll('\0', '\\0') || 'failed'
+    } catch {
+        return 'failed'
+    }
+}
+
 function answerThrown(store, number, thrown) {
     const outcome = thrown?.[OUTCOME] ?? FAILED
     const error = thrown?.[OUTCOME] ? thrown.error : thrown
-    const message = error?.message ? String(error.message) : String(error)
 
-    store.answer(number, outcome, undefined, undefined, 0, outcome === RETRY, message || 'failed', keepThrown(error))
+    store.answer(number, outcome, undefined, undefined, 0, outcome === RETRY, wordsOf(error), keepThrown(error))
 }
 
 /*
@@ -82,7 +90,7 @@ export function attachBackend(store, backend) {
     }
 }
 
-/* A LockStore of @verrou/core, which has five calls, as a backend. */
+/* A LockStore of @verrou/core, which has five calls, as a backend. Whatever is true, a row or a document too, is "yes", as there. */
 export function lockStoreBackend(lockStore) {
     const own = async (attempt) => {
         try {
@@ -94,10 +102,10 @@ export function lockStoreBackend(lockStore) {
     }
 
     return {
-        acquire: (key, owner, ttl) => lockStore.save(key, owner, ttl),
+        acquire: async (key, owner, ttl) => Boolean(await lockStore.save(key, owner, ttl)),
         release: (key, owner) => own(() => lockStore.delete(key, owner)),
         extend: (key, owner, ttl) => own(() => lockStore.extend(key, owner, ttl)),
         force: (key) => own(() => lockStore.forceDelete(key)),
-        inspect: (key) => lockStore.exists(key),
+        inspect: async (key) => Boolean(await lockStore.exists(key)),
     }
 }

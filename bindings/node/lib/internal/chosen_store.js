@@ -89,7 +89,6 @@ export class ChosenStore extends BackendStore {
     #used
     #why
     #deciding
-    #attached = []
     #unwatch
     #over = false
 
@@ -130,7 +129,6 @@ export class ChosenStore extends BackendStore {
 
     attach(name, logger) {
         super.attach(name, logger)
-        this.#attached.push([name, logger])
         this.#under?.attach(name, logger)
     }
 
@@ -187,7 +185,7 @@ export class ChosenStore extends BackendStore {
         const self = new WeakRef(this)
         const unwatch = this.#watch((why) => self.deref()?.#leave(why))
 
-        for (const one of this.#attached) under.attach(...one)
+        this.attachAllTo(under)
         this.#under = under
         this.#used = 'native'
         this.#why = undefined

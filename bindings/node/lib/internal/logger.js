@@ -19,10 +19,17 @@ const noop = Object.freeze({
     trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing, fatal: nothing, child: () => noop,
 })
 
-/* The logger of a factory. As in @verrou/core it is a child with the name of the package. */
+const children = new WeakMap()
+
+/*
+ * The logger of a factory. As in @verrou/core it is a child with the name of the package. Always the same one: a store tells each logger that it was
+ * given, and an application may make a factory for each request.
+ */
 export function childLogger(logger) {
     if (!logger || logger === noop) return noop
-    return typeof logger.child === 'function' ? logger.child({ pkg: 'verrou' }) : logger
+    if (typeof logger.child !== 'function') return logger
+    if (!children.has(logger)) children.set(logger, logger.child({ pkg: 'verrou' }))
+    return children.get(logger)
 }
 
 export function isNoop(logger) {

@@ -4,7 +4,7 @@
  *
  * Anything else that has the five calls is a store of the application's: storeOf() makes a backend of it.
  */
-import { E_LOCK_NOT_OWNED } from '../errors.js'
+import { E_LOCK_CONFIG, E_LOCK_NOT_OWNED, E_LOCK_STORE_CLOSED } from '../errors.js'
 import { addon, CAPS } from './addon.js'
 import { attachBackend, lockStoreBackend } from './backend.js'
 import { isNoop, NO_LOGGING, report, wantedLevel } from './logger.js'
@@ -41,6 +41,12 @@ export class Store {
         this.#loggers.add(logger)
         this.#level = Math.min(this.#level, wantedLevel(logger))
         this.#native?.setLogLevel(this.#level)
+    }
+
+    /* The same for another store. */
+    attachAllTo(store) {
+        store.attach(this.#name)
+        for (const logger of this.#loggers) store.attach(undefined, logger)
     }
 
     get native() {
@@ -84,7 +90,9 @@ export class Store {
     /* Close the store. Pending calls end with E_LOCK_STORE_CLOSED; locks are not released. */
     close() {
         this.#closing ??= Promise.resolve(this.#native?.close())
-        this.#open = () => new addon.Store(false, 'closed:')
+        this.#open = () => {
+            throw new E_LOCK_STORE_CLOSED(['the store was closed'])
+        }
         return this.#closing
     }
 
@@ -180,6 +188,7 @@ const adapted = new WeakMap()
 /* The Store of whatever is given as a store. */
 export function storeOf(store) {
     if (store instanceof Store && isUnchanged(store)) return store
+    if (typeof store?.save !== 'function') throw new E_LOCK_CONFIG(['a store has a function "save", and this has none'])
     let made = adapted.get(store)
 
     if (!made) {

@@ -132,6 +132,24 @@ test.group('a custom adapter', () => {
         await lock.release()
     })
 
+    test('a clock that is set back is not waited for, and tokens grow', async ({ assert }) => {
+        const lock = new LockFactory(new DatabaseStore(new MapAdapter(), {})).createLock('a', '10m')
+        const { now } = Date
+        const tokens = []
+
+        try {
+            for (const back of [0, 30_000, 30_000, 0]) {
+                Date.now = () => now() - back
+                assert.isTrue(await lock.acquireImmediately())
+                tokens.push(lock.fence)
+                await lock.forceRelease()
+            }
+        } finally {
+            Date.now = now
+        }
+        for (let i = 1; i < tokens.length; i++) assert.isAbove(tokens[i], tokens[i - 1])
+    })
+
     test('V14: a creation that failed is tried again', async ({ assert }) => {
         for (const call of ['acquireImmediately', 'forceRelease', 'isLocked']) {
             const adapter = new MapAdapter()
