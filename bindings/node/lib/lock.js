@@ -9,9 +9,6 @@ import { storeOf } from './internal/store.js'
 
 const NEVER = Infinity
 
-/* Whether the owner is one that only stayed the same because the handle had to be made again: another is drawn for the acquisition after next, or the next. */
-const NO = 0, SOON = 1, LATER = 2
-
 export class Lock {
     #key
     #ttl
@@ -21,7 +18,6 @@ export class Lock {
     #autoExtend
     #on /* the addon's store that the handle is of */
     #made /* for stores that choose: how the handle was made */
-    #redraw = NO
     #lost /* the AbortController of the lease at hand, if anybody asked for it */
     #watching = false
 
@@ -108,7 +104,7 @@ export class Lock {
 
         signal?.throwIfAborted()
         const acquired = await this.#with((handle, spent) => this.#ask(handle, signal, retry, spent), {
-            limit: (retry ?? this.#made?.retry)?.timeout, signal, acquires: true,
+            limit: (retry ?? this.#made?.retry)?.timeout, signal,
         })
 
         if (acquired) this.#begun()
@@ -116,7 +112,7 @@ export class Lock {
     }
 
     async acquireImmediately() {
-        const acquired = await this.#with((handle) => handle.acquireImmediately(), { acquires: true })
+        const acquired = await this.#with((handle) => handle.acquireImmediately())
 
         if (acquired) this.#begun()
         return acquired
@@ -189,12 +185,12 @@ export class Lock {
         return this.#made ? this.#following(call, wish) : call(this.#handle, 0)
     }
 
-    async #following(call, { limit, signal, acquires } = {}) {
+    async #following(call, { limit, signal } = {}) {
         const spent = await this.#store.chosen(limit, signal)
         const handle = this.#follow()
 
         try {
-            return await call(acquires ? this.#drawn(handle) : handle, spent)
+            return await call(handle, spent)
         } catch (error) {
             if (error?.code !== 'E_LOCK_STORE_CLOSED' || this.#follow() === handle) throw error
             return call(this.#handle, spent)
@@ -209,42 +205,28 @@ export class Lock {
 
         made.early = false
         if (native === this.#on && !(early && made.restored && this.#autoExtend)) return this.#handle
-        if (early) this.#makeAgain(native, made.told ? LATER : NO)
+        if (early) this.#makeAgain(native)
         else this.#moveTo(native)
         if (this.#watching && this.#holds()) this.#watch()
         else if (this.#watching) this.#lost.abort(new E_LOCK_LOST([this.#key]))
         return this.#handle
     }
 
-    /* Nothing was asked yet: as it was made, with the owner that somebody may have been told. */
-    #makeAgain(native, redraw) {
+    /* Nothing was asked yet: as it was made. An owner that somebody was told stays the lock's, as one that was given. */
+    #makeAgain(native) {
         const made = this.#made
-        const owner = made.owner ?? (redraw ? this.#handle.owner() : undefined)
+        const owner = made.owner ?? (made.told ? this.#handle.owner() : undefined)
 
         this.#make(native, { ...made, owner }, made.restored)
-        this.#redraw = made.owner === undefined ? redraw : NO
     }
 
     /* With the lease that there is. */
     #moveTo(native) {
-        const made = this.#made
         const json = this.#handle.serialize()
         const leased = this.#handle.remaining() === Infinity || JSON.parse(json).expirationTime !== null
 
-        if (!leased) return this.#makeAgain(native, made.told ? LATER : NO)
-        this.#make(native, { ...made, json }, true)
-        this.#redraw = made.owner === undefined ? SOON : NO
-    }
-
-    /* For an acquisition: with a new owner, if the one that it has was not given with the lock. */
-    #drawn(handle) {
-        if (this.#redraw === LATER) this.#redraw = SOON
-        else if (this.#redraw === SOON && !this.#holds()) {
-            this.#redraw = NO
-            this.#make(this.#on, this.#made, false)
-            return this.#handle
-        }
-        return handle
+        if (leased) this.#make(native, { ...this.#made, json }, true)
+        else this.#makeAgain(native)
     }
 
     #ask(handle, signal, retry, spent) {
