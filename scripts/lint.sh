@@ -28,6 +28,11 @@ format()
     files '*.c' '*.h' '*.cc' | xargs clang-format --dry-run -Werror
 }
 
+merges()
+{
+    ! git grep -nE '^(<{7}|>{7}) '
+}
+
 shell_syntax()
 {
     bad=0
@@ -60,6 +65,7 @@ tidy()
         { grep -v 'warnings generated\|^Suppressed\|^Use -header' build/clang-tidy.err >&2; return 1; }
 }
 
+check "merges" merges
 check "layout" format
 check "shell syntax" shell_syntax
 check "manual pages" manual

@@ -57,7 +57,7 @@ async function withSides(store, address, names, body) {
 
 /* ---- rows ---- */
 
-const NAMES = { ours: 'libverrou', native: 'libverrou, nativeStore()', theirs: '@verrou/core', mutex: 'async-mutex' }
+const NAMES = { ours: 'libverrou', given: 'libverrou, native: false', native: 'libverrou, nativeStore()', theirs: '@verrou/core', mutex: 'async-mutex' }
 
 function head(title, unit) {
     console.log(`\n${title}\n${''.padEnd(54)}${unit.padStart(12)}${'ratio'.padStart(10)}   aim`)
@@ -98,7 +98,7 @@ const parts = {
         const { url } = await startRedis()
 
         head('Redis: acquire and release', 'pairs/s')
-        await withSides('redis', url, ['ours', 'native', 'theirs'], async (sides) => {
+        await withSides('redis', url, ['ours', 'given', 'native', 'theirs'], async (sides) => {
             await rates('1 task', sides, 1, { rate: '>= 1' })
             await rates('64 tasks', sides, 64, { rate: '>= 1.1', cpu: '<= 0.6' })
         })
@@ -109,7 +109,7 @@ const parts = {
 
         head('PostgreSQL: acquire and release', 'pairs/s')
         /* Each makes the table if it is the first: one after the other. */
-        await withSides('postgres', url, ['theirs', 'ours', 'native'], async (sides) => {
+        await withSides('postgres', url, ['theirs', 'ours', 'given', 'native'], async (sides) => {
             for (const one of Object.values(sides)) await one.ask('pairs', { tasks: 1, ms: 1 })
             await rates('64 tasks', sides, 64, { rate: '>= 5' })
         })

@@ -2,14 +2,16 @@
  * side.mjs - one side of a comparison, in a process of its own: side.mjs SIDE STORE ADDRESS. Its parent sends { id, what, ...arguments } and gets
  * { id, value }.
  *
- * SIDE is "ours" (our class over the client that applications give), "native" (our store by its address), "theirs" or "mutex" (async-mutex: what
+ * SIDE is "ours" (our class over the client that applications give, in its default form, which goes native where it can), "given" (the same with the
+ * client itself), "native" (our store by its address), "theirs" or "mutex" (async-mutex: what
  * exclusion costs in JavaScript alone).
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const [, , side, store, address] = process.argv
-const name = { ours: 'libverrou', theirs: '@verrou/core' }[side]
+const name = { ours: 'libverrou', given: 'libverrou', theirs: '@verrou/core' }[side]
+const more = side === 'given' ? { native: false } : {}
 const TTL = 600_000
 
 async function mutexes() {
@@ -27,11 +29,13 @@ async function client() {
     if (store === 'redis') {
         const { Redis } = await import('ioredis')
 
-        return (await import(`${name}/drivers/redis`)).redisStore({ connection: new Redis(address) })
+        return (await import(`${name}/drivers/redis`)).redisStore({ connection: new Redis(address), ...more })
     }
     const { default: knex } = await import('knex')
 
-    return (await import(`${name}/drivers/knex`)).knexStore({ connection: knex({ client: 'pg', connection: address }), tableName: 'locks' })
+    const connection = knex({ client: 'pg', connection: address })
+
+    return (await import(`${name}/drivers/knex`)).knexStore({ connection, tableName: 'locks', ...more })
 }
 
 async function locks() {

@@ -262,6 +262,7 @@ static void token_of_a_refusal_is_the_holders(void **state)
 
 #define RANDOM_THREADS 4
 #define RANDOM_MS 4000
+#define RANDOM_VISITS 20 /* and longer, until there were so many */
 
 /* What the lock guards. It has a mutex of its own, so that a wrong lock is noticed and not undefined. */
 static struct {
@@ -269,6 +270,16 @@ static struct {
     uint64_t token;
     long visits, overtaken, overlaps;
 } resource = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static long visits(void)
+{
+    long n;
+
+    pthread_mutex_lock(&resource.mutex);
+    n = resource.visits;
+    pthread_mutex_unlock(&resource.mutex);
+    return n;
+}
 
 static atomic_bool random_over;
 static fault_proxy *random_proxy[RANDOM_THREADS];
@@ -318,6 +329,7 @@ static void random_faults_break_nothing(void **state)
                                        PROXY_DUPLICATE_REPLY, PROXY_HOLD_REQUEST, PROXY_HOLD_REPLY,
                                        PROXY_DROP_MESSAGE};
     int64_t end_ms = verrou_now_ms() + RANDOM_MS;
+    int64_t limit_ms = end_ms + PROCESS_PATIENCE_MS / 2;
     pthread_t threads[RANDOM_THREADS];
     unsigned seed = 7;
 
@@ -329,7 +341,7 @@ static void random_faults_break_nothing(void **state)
     }
     for (int i = 0; i < RANDOM_THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, visitor, random_proxy[i]), 0);
-    while (verrou_now_ms() < end_ms) {
+    while (verrou_now_ms() < end_ms || (visits() <= RANDOM_VISITS && verrou_now_ms() < limit_ms)) {
         fault_proxy *one = random_proxy[(unsigned)rand_r(&seed) % RANDOM_THREADS];
         unsigned what = (unsigned)rand_r(&seed) % 10;
 
@@ -355,7 +367,7 @@ static void random_faults_break_nothing(void **state)
         proxy_stop(random_proxy[i]);
     assert_int_equal(resource.overtaken, 0);
     assert_int_equal(resource.overlaps, 0);
-    assert_true(resource.visits > 20);
+    assert_true(resource.visits > RANDOM_VISITS);
 }
 
 /* ---- waiting ---- */

@@ -16,6 +16,8 @@ export class Lock {
     #handle
     #config
     #autoExtend
+    #on /* the addon's store that the handle is of */
+    #made /* for stores that choose: how the handle was made */
     #lost /* the AbortController of the lease at hand, if anybody asked for it */
     #watching = false
 
@@ -28,37 +30,56 @@ export class Lock {
         this.#store = storeOf(lockStore)
         this.#store.attach(undefined, config?.logger)
         this.#autoExtend = Boolean(options?.autoExtend)
-        this.#handle = this.#makeHandle(retry, owner ?? undefined, expirationTime, options)
-        this.#resumed()
+        this.#makeFirst({ retry, owner: owner ?? undefined, expirationTime, options })
     }
 
-    #makeHandle(retry, owner, expirationTime, options) {
-        const restored = owner !== undefined && expirationTime !== undefined && expirationTime !== null
-        const json = restored && JSON.stringify({
-            key: this.#key, owner, ttl: this.#ttl, expirationTime, ...(options?.fence && { fence: options.fence }),
-        })
+    /* On a store that has not chosen yet, nothing is sent: a lease that is to be renewed is restored when it has. */
+    #makeFirst(made) {
+        const restored = made.owner !== undefined && made.expirationTime !== undefined && made.expirationTime !== null
 
-        return new addon.Lock(
-            this.#store.native,
-            restored ? json : this.#key,
+        if (!this.#store.chooses) {
+            this.#make(this.#store.native, made, restored)
+            this.#resumed()
+            return
+        }
+        const early = this.#store.connectionUsed === undefined
+        const renewed = early && restored && this.#autoExtend
+
+        this.#made = { ...made, restored, early, told: false }
+        this.#make(this.#store.anyNative(this.#key), renewed ? { ...made, options: { ...made.options, autoExtend: false } } : made, restored)
+        if (!renewed) this.#resumed()
+        else this.#store.chosen().then(() => this.#tryToFollow() && this.#resumed(), () => {})
+    }
+
+    #make(native, { retry, owner, expirationTime, options, json }, restored) {
+        const state = restored && (json ?? JSON.stringify({
+            key: this.#key, owner, ttl: this.#ttl, expirationTime, ...(options?.fence && { fence: options.fence }),
+        }))
+
+        this.#handle = new addon.Lock(
+            native,
+            restored ? state : this.#key,
             restored,
             this.#ttl ?? NEVER,
             owner,
             options?.label,
-            this.#autoExtend,
+            Boolean(options?.autoExtend),
             readDuration('maxHold', options?.maxHold) ?? NEVER,
             retry.attempts,
             retry.delay,
             retry.timeout ?? NEVER
         )
+        this.#on = native
     }
 
     /* The owner of the lease, or the one that the next acquisition will have. */
     getOwner() {
+        if (this.#made) this.#made.told = true
         return this.#handle.owner()
     }
 
     serialize() {
+        if (this.#made) this.#made.told = true
         return JSON.parse(this.#handle.serialize())
     }
 
@@ -80,16 +101,18 @@ export class Lock {
     async acquire(options) {
         const retry = options?.retry && readRetry(options.retry, this.#retryDefaults())
         const signal = options?.signal
-        const acquired = signal
-            ? await this.#acquireUnless(signal, retry)
-            : await this.#handle.acquire(retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER))
+
+        signal?.throwIfAborted()
+        const acquired = await this.#with((handle, spent) => this.#ask(handle, signal, retry, spent), {
+            limit: (retry ?? this.#made?.retry)?.timeout, signal,
+        })
 
         if (acquired) this.#begun()
         return acquired
     }
 
     async acquireImmediately() {
-        const acquired = await this.#handle.acquireImmediately()
+        const acquired = await this.#with((handle) => handle.acquireImmediately())
 
         if (acquired) this.#begun()
         return acquired
@@ -107,23 +130,23 @@ export class Lock {
 
     async release() {
         this.#over()
-        await this.#handle.release()
+        await this.#with((handle) => handle.release())
     }
 
     async forceRelease() {
-        await this.#handle.forceRelease()
+        await this.#with((handle) => handle.forceRelease())
     }
 
     async extend(ttl) {
         const length = readDuration('ttl', ttl) ?? this.#ttl
 
         if (length === null) throw new E_INVALID_ARGUMENTS(['Cannot extend a lock without TTL'])
-        await this.#handle.extend(length)
+        await this.#with((handle) => handle.extend(length))
         this.#resumed()
     }
 
     async isLocked() {
-        return this.#handle.isLocked()
+        return this.#with((handle) => handle.isLocked())
     }
 
     isExpired() {
@@ -152,12 +175,71 @@ export class Lock {
         return this.#handle.remaining() > 0
     }
 
-    async #acquireUnless(signal, retry) {
+    /* ---- asking ---- */
+
+    /*
+     * Call the handle. On a store that chooses its connection it is made again where that has changed: before the first request, which waits for
+     * the choice, or when the application has ended its connection, which closes our requests.
+     */
+    #with(call, wish) {
+        return this.#made ? this.#following(call, wish) : call(this.#handle, 0)
+    }
+
+    async #following(call, { limit, signal } = {}) {
+        const spent = await this.#store.chosen(limit, signal)
+        const handle = this.#follow()
+
+        try {
+            return await call(handle, spent)
+        } catch (error) {
+            if (error?.code !== 'E_LOCK_STORE_CLOSED' || this.#follow() === handle) throw error
+            return call(this.#handle, spent)
+        }
+    }
+
+    /* The handle on the store as it is now. */
+    #follow() {
+        const native = this.#store.native
+        const made = this.#made
+        const { early } = made
+
+        made.early = false
+        if (native === this.#on && !(early && made.restored && this.#autoExtend)) return this.#handle
+        if (early) this.#makeAgain(native)
+        else this.#moveTo(native)
+        if (this.#watching && this.#holds()) this.#watch()
+        else if (this.#watching) this.#lost.abort(new E_LOCK_LOST([this.#key]))
+        return this.#handle
+    }
+
+    /* Nothing was asked yet: as it was made. An owner that somebody was told stays the lock's, as one that was given. */
+    #makeAgain(native) {
+        const made = this.#made
+        const owner = made.owner ?? (made.told ? this.#handle.owner() : undefined)
+
+        this.#make(native, { ...made, owner }, made.restored)
+    }
+
+    /* With the lease that there is. */
+    #moveTo(native) {
+        const json = this.#handle.serialize()
+        const leased = this.#handle.remaining() === Infinity || JSON.parse(json).expirationTime !== null
+
+        if (leased) this.#make(native, { ...this.#made, json }, true)
+        else this.#makeAgain(native)
+    }
+
+    #ask(handle, signal, retry, spent) {
+        const all = retry ?? (spent > 0 ? this.#made.retry : undefined)
+        const left = all && (all.timeout === undefined ? NEVER : Math.max(1, Math.ceil(all.timeout - spent)))
+
+        return signal ? this.#askUnless(handle, signal, all, left) : handle.acquire(all?.attempts, all?.delay, left)
+    }
+
+    async #askUnless(handle, signal, retry, timeout) {
         signal.throwIfAborted()
         try {
-            return await cancelledBy(signal, (cancel) =>
-                this.#handle.acquire(retry?.attempts, retry?.delay, retry && (retry.timeout ?? NEVER), cancel)
-            )
+            return await cancelledBy(signal, (cancel) => handle.acquire(retry?.attempts, retry?.delay, timeout, cancel))
         } catch (error) {
             throw error?.code === 'E_LOCK_CANCELED' ? signal.reason : error
         }
@@ -201,19 +283,40 @@ export class Lock {
 
     /* While it waits, the addon keeps the handle, and so the renewals, even if nobody else does. */
     #watch() {
-        const key = this.#key
         const lost = (this.#lost ??= new AbortController())
 
         this.#watching = true
-        this.#waitLost().then(
-            (how) => {
-                if (how === 'lost') lost.abort(new E_LOCK_LOST([key]))
-            },
-            (cause) => lost.abort(new E_LOCK_LOST([key], { cause }))
-        )
+        watch(this.#handle, this.#made ? this.#watcher(this.#handle, lost) : plainWatcher(lost, this.#key))
     }
 
-    async #waitLost() {
-        return this.#handle.waitLost()
+    /* On a store that chooses, the lease may go on with another handle: #follow() watches that. */
+    #watcher(handle, lost) {
+        return (how, cause) => {
+            if (!this.#watching || this.#lost !== lost || this.#handle !== handle) return
+            if (cause && this.#tryToFollow() !== handle) return
+            if (cause || how === 'lost') lost.abort(new E_LOCK_LOST([this.#key], cause && { cause }))
+        }
     }
+
+    #tryToFollow() {
+        try {
+            return this.#follow()
+        } catch {
+            return this.#handle
+        }
+    }
+}
+
+function plainWatcher(lost, key) {
+    return (how, cause) => {
+        if (cause || how === 'lost') lost.abort(new E_LOCK_LOST([key], cause && { cause }))
+    }
+}
+
+async function waitLost(handle) {
+    return handle.waitLost()
+}
+
+function watch(handle, watcher) {
+    waitLost(handle).then((how) => watcher(how), (cause) => watcher('closed', cause))
 }

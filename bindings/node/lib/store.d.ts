@@ -25,3 +25,15 @@ export declare abstract class Store implements LockStore {
     close(): Promise<void>
     [Symbol.asyncDispose](): Promise<void>
 }
+
+/**
+ * A store over a connection of the application's, which may use connections of the library's own to the same server instead. The first request
+ * finds out. Not in @verrou/core.
+ */
+export declare abstract class ChosenStore extends Store {
+    /** Which one the requests go through; undefined until a request has found out. */
+    get connectionUsed(): 'native' | 'given' | undefined
+
+    /** Why it is the given one; undefined if it is not. */
+    get whyGiven(): string | undefined
+}

@@ -157,7 +157,18 @@ export interface DatabaseOptions {
     autoCreateTable?: boolean
 }
 
-export interface KnexStoreOptions extends DatabaseOptions {
+/** Not in @verrou/core. */
+export interface NativeOption {
+    /**
+     * Whether connections of the library's own are used underneath, to the server that the given connection leads to: `false` never, `true` always (where that
+     * is not possible, requests fail and say why).
+     *
+     * @default undefined (where it is certain to be the same server)
+     */
+    native?: boolean
+}
+
+export interface KnexStoreOptions extends DatabaseOptions, NativeOption {
     connection: Knex
 }
 
@@ -165,7 +176,7 @@ export interface KyselyOptions extends DatabaseOptions {
     connection: Kysely<any>
 }
 
-export type RedisStoreOptions = {
+export type RedisStoreOptions = NativeOption & {
     connection: Redis | Cluster
 }
 

@@ -495,6 +495,23 @@ static napi_value store_close(napi_env napi, napi_callback_info info)
     return promise;
 }
 
+/* abandon(): close it on a thread of its own, for which nobody waits. */
+static napi_value store_abandon(napi_env napi, napi_callback_info info)
+{
+    napi_value arg = NULL;
+    struct store *store = store_this(napi, info, &arg);
+
+    if (!store || atomic_load(&store->closed))
+        return NULL;
+    loop_enter(store->env);
+    store_begin_close(store);
+    loop_leave(store->env);
+    store_unlink(store);
+    store_ref(store);
+    close_apart(store);
+    return NULL;
+}
+
 /* ---- the class ---- */
 
 napi_status store_define(napi_env napi, napi_value exports)
@@ -506,6 +523,7 @@ napi_status store_define(napi_env napi, napi_value exports)
         {"inspect", NULL, store_inspect, NULL, NULL, NULL, napi_default_method, NULL},
         {"forceRelease", NULL, store_force_release, NULL, NULL, NULL, napi_default_method, NULL},
         {"list", NULL, store_list, NULL, NULL, NULL, napi_default_method, NULL},
+        {"abandon", NULL, store_abandon, NULL, NULL, NULL, napi_default_method, NULL},
         {"close", NULL, store_close, NULL, NULL, NULL, napi_default_method, NULL},
         {"answer", NULL, backend_answer, NULL, NULL, NULL, napi_default_method, NULL},
     };

@@ -247,6 +247,7 @@ static const verrou_driver redis_driver = {
     .watch_add = verrou__redis_watch_add,
     .watch_remove = verrou__redis_watch_remove,
     .watch_read = verrou__redis_watch_read,
+    .max_key = 60000,
 };
 
 const verrou_driver *verrou_redis_driver(void)

@@ -2,8 +2,10 @@
  * knex.js - locks in a table that is reached through a Knex instance of the application's. On PostgreSQL, MySQL, MariaDB and SQLite the statements
  * are those of the native stores (internal/sql_backend.js); the adapter's seven calls serve the other databases, and who calls them.
  *
- * Statements run outside of transactions, on connections of the instance's pool, unless the instance is a transaction.
+ * Statements run outside of transactions, on connections of the instance's pool, unless the instance is a transaction; or, on PostgreSQL,
+ * where the instance leads to the server that its settings say, on connections of our own (internal/chosen_store.js).
  */
+import { knexAddress } from '../internal/knex_address.js'
 import { offersConnection } from '../internal/sql_connection.js'
 import { DatabaseStore } from './database.js'
 
@@ -25,7 +27,18 @@ function connectionOf(knex) {
         numbered: false,
         quote: (name) => knex.raw('??', [name]).toQuery(),
         run: async (sql, values) => result[dialect](await knex.raw(sql, values)),
+        instance: knex,
+        address: (config) => knexAddress(knex, config),
+        watch: (left) => watch(knex.client.pool, left),
     }
+}
+
+/* `left(why)` when the application has destroyed the instance. While it does, requests there would wait for connections that never come. */
+function watch(pool, left) {
+    const destroyed = () => left('the connection was destroyed')
+
+    pool?.on?.('poolDestroySuccess', destroyed)
+    return () => pool?.removeListener?.('poolDestroySuccess', destroyed)
 }
 
 export class KnexAdapter {

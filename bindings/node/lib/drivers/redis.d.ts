@@ -1,8 +1,8 @@
 import type { RedisStoreOptions } from '../types.js'
-import { Store } from '../store.js'
+import { ChosenStore } from '../store.js'
 
 /** Locks in Redis through an ioredis connection: a single server, Sentinel or a cluster. */
-export declare class RedisStore extends Store {
+export declare class RedisStore extends ChosenStore {
     constructor(options: RedisStoreOptions)
 }
 export declare function redisStore(options: RedisStoreOptions): { factory: () => RedisStore }

@@ -2,18 +2,19 @@
  * redis.js - locks in Redis, through an ioredis connection of the application's: a single server, Sentinel or a cluster. Its keyPrefix goes
  * before keys and channels. Storage is that of @verrou/core and of the native store, beside which it works.
  *
- * The connection given is always used, also where the native store could reach the same server: how it was configured (TLS, names, retries,
- * mocks) is the application's, and cannot be read back from it with certainty. nativeStore('redis://...') is the fast way, whose waiters
- * are woken by the server; here they ask again when the holder's lease ends, and every retry delay.
+ * Where the connection is a plain one to a single server, and is seen to lead where its options say, connections of our own are used underneath
+ * (internal/chosen_store.js): the server wakes their waiters. Over the given one they ask again when the holder's lease ends, and every
+ * retry delay.
  */
 import { randomBytes } from 'node:crypto'
 
 import { E_LOCK_STORAGE_ERROR } from '../errors.js'
 import { passing, unknown } from '../internal/backend.js'
+import { ChosenStore } from '../internal/chosen_store.js'
+import { redisAddress } from '../internal/redis_address.js'
 import { linkOf } from '../internal/redis_link.js'
 import { ACQUIRE, EXTEND, FORCE, INSPECT, RELEASE } from '../internal/redis_scripts.js'
 import { Counters } from '../internal/redis_slots.js'
-import { BackendStore } from '../internal/store.js'
 
 const COUNTER = 'verrou:fence'
 /* To say that it is not connected needs time before the core gives up waiting for an answer. */
@@ -140,6 +141,10 @@ class RedisBackend {
 
         return Array.isArray(answer) ? held(answer, true) : false
     }
+
+    async forget(key, owner, context) {
+        await this.release(key, owner, context)
+    }
 }
 
 const refused = (answer) => Number(answer) === 0
@@ -151,11 +156,29 @@ function held([owner, left, token], applied) {
     return { applied, owner: String(owner), remaining: remaining < 0 ? null : Math.max(1, remaining), fence: Math.abs(Number(token ?? 0)) }
 }
 
-export class RedisStore extends BackendStore {
-    constructor(options) {
-        const backend = new RedisBackend(options.connection)
+/* The addon's store may outlive ours, and then the backend does. */
+const forgotten = new FinalizationRegistry((link) => link.leave())
 
-        super(backend, { caps: backend.caps })
+export class RedisStore extends ChosenStore {
+    #leave
+
+    constructor({ connection, native }) {
+        const backend = new RedisBackend(connection)
+        const link = linkOf(connection)
+
+        super(backend, { caps: backend.caps }, {
+            connection, wanted: native, address: () => redisAddress(connection), watch: (left) => link.onLeft(left), longKeys: true,
+        })
+        link.join()
+        forgotten.register(backend, link, backend)
+        this.#leave = () => {
+            if (forgotten.unregister(backend)) link.leave()
+        }
+    }
+
+    async close() {
+        await super.close()
+        this.#leave()
     }
 }
 

@@ -14,19 +14,43 @@ class Link {
     #connection
     #waiters = new Set()
     #watchers = new Set()
+    #leavers = new Set()
+    #users = 0
+    #listeners
     breaks = 0
 
     constructor(connection) {
         this.#connection = connection
-        if (typeof connection.on !== 'function') return
-        for (const event of BREAKS)
-            connection.on(event, () => {
-                this.breaks++
-                for (const broken of [...this.#watchers, ...this.#waiters]) broken()
-            })
-        connection.on('ready', () => {
-            for (const done of this.#waiters) done()
-        })
+        const broke = () => {
+            this.breaks++
+            for (const broken of [...this.#watchers, ...this.#waiters]) broken()
+        }
+
+        this.#listeners = [
+            ...BREAKS.map((event) => [event, broke]),
+            ['ready', () => this.#waiters.forEach((done) => done())],
+            ['end', () => this.#leavers.forEach((left) => left('the connection has ended'))],
+            ['select', (db) => {
+                if (Number(db) !== connection.options?.db) this.#leavers.forEach((left) => left('another database was selected'))
+            }],
+        ]
+    }
+
+    /* Stores over the connection: its events are listened to for as long as there is one. */
+    join() {
+        if (this.#users++ === 0) for (const [event, listener] of this.#listeners) this.#connection.on?.(event, listener)
+    }
+
+    leave() {
+        if (--this.#users > 0) return
+        for (const [event, listener] of this.#listeners)
+            (this.#connection.off ?? this.#connection.removeListener)?.call(this.#connection, event, listener)
+    }
+
+    /* `left(why)` when the application has ended the connection, or turned it elsewhere. Returns what takes it back. */
+    onLeft(left) {
+        this.#leavers.add(left)
+        return () => this.#leavers.delete(left)
     }
 
     /* Connections that say nothing of it, as mocked ones, are always ready; one that has ended says so itself. */

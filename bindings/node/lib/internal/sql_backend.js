@@ -96,6 +96,12 @@ export class SqlBackend {
         }
     }
 
+    #valued(template, values) {
+        const { text, names } = compile(template, this.#table, this.#connection.numbered)
+
+        return [text, names.map((name) => values[name])]
+    }
+
     #simple(template) {
         const { text, names } = compile(template, this.#table, this.#connection.numbered)
         const name = this.#dialect.name === 'sqlite' ? this.#name.split('.').at(-1) : this.#table
@@ -246,6 +252,11 @@ export class SqlBackend {
         const row = await this.#live(statements, this.#values(key))
 
         return row ? held(row, true) : false
+    }
+
+    /* The row of a key that nobody uses. On PostgreSQL only. */
+    async forget(key) {
+        await this.#connection.run(...this.#valued('DELETE FROM {table} WHERE key = CAST({key} AS text)', { key }))
     }
 
     /* ---- pruning ---- */

@@ -10,6 +10,7 @@ import { attachBackend, lockStoreBackend } from './backend.js'
 import { isNoop, NO_LOGGING, report, wantedLevel } from './logger.js'
 
 const LONGEST_KEY = 60000
+const DEBUG = 20
 const FIVE = ['save', 'delete', 'forceDelete', 'exists', 'extend']
 
 /* The class of @verrou/core, if that is installed as well: those who call `delete` on a store of ours are its locks, and their users. */
@@ -42,6 +43,12 @@ export class Store {
         this.#native?.setLogLevel(this.#level)
     }
 
+    /* The same for another store. */
+    attachAllTo(store) {
+        store.attach(this.#name)
+        for (const logger of this.#loggers) store.attach(undefined, logger)
+    }
+
     get native() {
         if (this.#native) return this.#native
         const loggers = this.#loggers
@@ -62,12 +69,22 @@ export class Store {
         return this.native.address()
     }
 
+    /* Do something with the addon's store. Stores that choose theirs (chosen_store.js) do that first. */
+    through(call) {
+        return call(this.native)
+    }
+
+    /* Whether the addon's store may be another one from one moment to the next. */
+    get chooses() {
+        return false
+    }
+
     async inspect(key) {
-        return infoOf(await this.native.inspect(key))
+        return infoOf(await this.through((native) => native.inspect(key)))
     }
 
     async list(prefix = '') {
-        return (await this.native.list(prefix)).map((entry) => ({ key: entry.key, ...infoOf(entry) }))
+        return (await this.through((native) => native.list(prefix))).map((entry) => ({ key: entry.key, ...infoOf(entry) }))
     }
 
     /* Close the store. Pending calls end with E_LOCK_STORE_CLOSED; locks are not released. */
@@ -79,6 +96,18 @@ export class Store {
         return this.#closing
     }
 
+    /* The same without anybody who waits for it, which keeps no process alive. */
+    abandon() {
+        this.#native?.abandon()
+        this.#closing ??= Promise.resolve()
+        this.#open = () => new addon.Store(false, 'closed:')
+    }
+
+    /* A record of our own in the logs. */
+    note(event, message) {
+        if (this.#level <= DEBUG) report(this.#loggers, DEBUG, event, undefined, undefined, message)
+    }
+
     [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
         return this.close()
     }
@@ -86,39 +115,37 @@ export class Store {
     /* ---- the five calls ---- */
 
     async save(key, owner, ttl) {
-        return new addon.Lock(this.native, key, false, ttl ?? Infinity, owner).acquireImmediately()
+        return this.through((native) => new addon.Lock(native, key, false, ttl ?? Infinity, owner).acquireImmediately())
     }
 
     async delete(key, owner) {
         try {
-            await this.#restored(key, owner).release()
+            await this.through((native) => restored(native, key, owner).release())
         } catch (error) {
             throw await notOwned(error)
         }
     }
 
     async forceDelete(key) {
-        await this.native.forceRelease(key)
+        await this.through((native) => native.forceRelease(key))
     }
 
     async exists(key) {
-        return (await this.native.inspect(key)).locked
+        return (await this.through((native) => native.inspect(key))).locked
     }
 
     async extend(key, owner, duration) {
         try {
-            await this.#restored(key, owner).extend(duration ?? Infinity)
+            await this.through((native) => restored(native, key, owner).extend(duration ?? Infinity))
         } catch (error) {
             throw await notOwned(error)
         }
     }
+}
 
-    /* A lease of which only the owner is known: the store knows whether it is live. */
-    #restored(key, owner) {
-        const json = JSON.stringify({ key, owner, ttl: null, expirationTime: null })
-
-        return new addon.Lock(this.native, json, true)
-    }
+/* A lease of which only the owner is known: the store knows whether it is live. */
+function restored(native, key, owner) {
+    return new addon.Lock(native, JSON.stringify({ key, owner, ttl: null, expirationTime: null }), true)
 }
 
 function infoOf({ locked, owner, remaining, fence }) {

@@ -156,6 +156,34 @@ test('a lock that somebody else holds, in another program, is waited for', async
     assert.equal((await deposit).balance, 3)
 })
 
+/*
+ * Only stores with connections of our own listen for releases, and go on for a while after the last wait. AdonisJS 7 puts a function of its own in the
+ * place of the connection's sendCommand(), for tracing: then the given connection is used.
+ */
+test('the store over AdonisJS\'s connection to Redis goes native, unless commands are traced', async () => {
+    const { Redis } = await import('ioredis')
+    const { version } = JSON.parse(readFileSync(new URL('node_modules/@adonisjs/core/package.json', import.meta.url)))
+    const client = new Redis(redis.port, '127.0.0.1')
+    const held = shared.createLock('account:listened', '1m')
+    const listeners = async () => Number((await client.pubsub('NUMSUB', 'account:listened'))[1])
+
+    try {
+        await held.acquire()
+        const deposit = servers[0].ask('POST', '/accounts/listened/deposits', { store: 'redis', amount: 3 })
+        const limit = Date.now() + PATIENCE_MS
+
+        while (version.startsWith('6.') && (await listeners()) === 0) {
+            assert.ok(Date.now() < limit, 'nobody listens')
+            await sleep(20)
+        }
+        await held.release()
+        assert.equal((await deposit).balance, 3)
+        assert.equal(await listeners(), version.startsWith('6.') ? 1 : 0)
+    } finally {
+        client.disconnect()
+    }
+})
+
 test('a lock of a controller is extended and released in a worker process', async () => {
     const order = await servers[0].ask('POST', '/reports/1')
 

@@ -19,6 +19,7 @@ const settings = (dialect, connection, max = 10) => ({
 
 await registerSql({
     name: 'knex',
+    modes: { postgres: [{ name: ', as given', native: false, runs: 'given' }, { name: '', runs: 'native' }] },
     connect: (...wanted) => knex(settings(...wanted)),
     store: (connection, config) => knexStore({ connection, ...config }).factory(),
     original: (connection, config) => new OriginalDatabaseStore(new OriginalKnexAdapter(connection), config),

@@ -28,20 +28,34 @@ const connections = {
 const plain = connections['a single server']
 const cluster = connections['a cluster']
 
-const factoryOf = (connection) => new LockFactory(redisStore({ connection }).factory())
+/* What goes through the given connection is tested with it. */
+const factoryOf = (connection, more = { native: false }) => new LockFactory(redisStore({ connection, ...more }).factory())
 
-for (const [name, connection] of Object.entries(connections)) {
+const isPlain = (connection) => !connection.isCluster && !connection.options.sentinels
+/* Each connection as it is, and plain ones, which go native, as they were given, too. */
+const kits = Object.entries(connections).flatMap(([name, connection]) => [
+    { name, connection, runs: isPlain(connection) ? 'native' : 'given', store: new RedisStore({ connection }) },
+    ...(isPlain(connection) ? [{ name: `${name}, as given`, connection, runs: 'given', store: new RedisStore({ connection, native: false }) }] : []),
+])
+
+for (const { name, connection, runs, store } of kits) {
     const kit = {
         name,
-        ours: () => new RedisStore({ connection }),
+        ours: () => store,
         theirs: () => new OriginalRedisStore({ connection }),
         clean: () => connection.del('foo'),
     }
 
-    if (['a single server', 'a cluster'].includes(name)) registerSuites(kit, registerStoreTestSuite)
+    if (/^a (single server|cluster)(, as given)?$/.test(name)) registerSuites(kit, registerStoreTestSuite)
     if (!connection.options.stringNumbers) registerInterop(kit)
     test.group(name, () => {
         registerFencing(kit)
+
+        test('which connection is used', async ({ assert }) => {
+            await store.exists(key())
+            assert.equal(store.connectionUsed, runs, store.whyGiven)
+            assert.match(store.address, runs === 'native' ? /^redis:\/\/127\.0\.0\.1:/ : /^nodejs:/)
+        })
 
         test('a native store and ours use the same keys, counters and channels', async ({ assert }) => {
             const scheme = name.startsWith('a cluster')
@@ -113,13 +127,21 @@ test.group('redis', (group) => {
     group.teardown(() => Object.values(connections).forEach((connection) => connection.disconnect()))
 
     test('a key of 300 characters, and of 50,000, is as good as any', async ({ assert }) => {
-        for (const length of [300, 50_000]) {
-            const lock = factoryOf(plain).createLock('k'.repeat(length), 60_000)
+        for (const native of [true, false])
+            for (const length of [300, 50_000]) {
+                const factory = factoryOf(plain, { native })
+                const lock = factory.createLock('k'.repeat(length), 60_000)
+                const waiter = factory.createLock('k'.repeat(length), 60_000)
 
-            assert.isTrue(await lock.acquireImmediately())
-            assert.isFalse(await new OriginalRedisStore({ connection: plain }).save('k'.repeat(length), 'a', 1000))
-            await lock.release()
-        }
+                assert.isTrue(await lock.acquireImmediately())
+                assert.isFalse(await new OriginalRedisStore({ connection: plain }).save('k'.repeat(length), 'a', 1000))
+                assert.isFalse(await waiter.acquire({ retry: { delay: 10, timeout: 100 } }))
+                const waiting = waiter.acquire({ retry: { delay: 10 } })
+
+                await lock.release()
+                assert.isTrue(await waiting)
+                await waiter.release()
+            }
     })
 
     test('what is no lock is left alone, and told from one', async ({ assert }) => {
@@ -222,10 +244,16 @@ test.group('redis', (group) => {
         proxy.stop()
     })
 
-    registerDeadServer('V21', async () => {
+    registerDeadServer('V21, native or not', async () => {
         const connection = quiet(new Redis(await freePort(), '127.0.0.1'))
 
         return { store: new RedisStore({ connection }), close: () => connection.disconnect() }
+    })
+
+    registerDeadServer('V21', async () => {
+        const connection = quiet(new Redis(await freePort(), '127.0.0.1'))
+
+        return { store: new RedisStore({ connection, native: false }), close: () => connection.disconnect() }
     })
 
     test('nothing is sent later that nobody waits for any more', async ({ assert }) => {

@@ -10,6 +10,9 @@ import { KnexAdapter, knexStore } from 'libverrou/drivers/knex'
 import { KyselyAdapter, kyselyStore } from 'libverrou/drivers/kysely'
 import { RedisStore, redisStore } from 'libverrou/drivers/redis'
 import type { DatabaseAdapter, LockStore, RedisStoreOptions, KnexStoreOptions } from 'libverrou/types'
+import type {
+    KnexStoreOptions as OriginalKnexStoreOptions, RedisStoreOptions as OriginalRedisStoreOptions,
+} from '@verrou/core/types'
 
 declare const kysely: Kysely<{ verrou: { key: string } }>
 const redis = new Redis()
@@ -52,4 +55,19 @@ redisStore({})
 dynamodbStore({ connection: new DynamoDBClient({}) })
 const made: DatabaseStore = knexStore({ connection: overKnex }).factory()
 const config: KnexStoreOptions = knexStore({ connection: overKnex }).config
-export { config, made }
+const natively: [RedisStoreOptions, KnexStoreOptions] = [{ connection: redis, native: true }, { connection: overKnex, native: false }]
+const used: 'native' | 'given' | undefined = new RedisStore(natively[0]).connectionUsed
+const why: string | undefined = made.whyGiven
+new DatabaseStore(new KnexAdapter(overKnex), { native: true })
+// @ts-expect-error: it is a yes, a no, or nothing
+redisStore({ connection: redis, native: 'always' })
+// @ts-expect-error: it cannot be told
+made.connectionUsed = 'native'
+
+/* What was declared for the options of the original is good for ours; and ours over Knex, with its extra, for it. */
+declare const theirs: OriginalRedisStoreOptions
+const ours: RedisStoreOptions = theirs
+const theirsOverKnex: OriginalKnexStoreOptions = natively[1]
+const oursOverKnex: KnexStoreOptions = theirsOverKnex
+
+export { config, made, ours, oursOverKnex, used, why }
