@@ -290,6 +290,7 @@ void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call)
     else
         engine->queue_head = call;
     engine->queue_tail = call;
+    engine->queue_len++;
 }
 
 void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
@@ -303,15 +304,16 @@ void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
     else
         engine->queue_tail = call->prev;
     call->next = call->prev = NULL;
+    engine->queue_len--;
 }
 
 /* Take requests off the queue: as many as fit, or one that is no plain request. */
-size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops)
+size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops, size_t max)
 {
     int64_t now_ms = engine_now(engine);
     size_t n = 0;
 
-    while (n < MAX_BATCH && engine->queue_head && !(n > 0 && verrou__call_is_special(engine->queue_head))) {
+    while (n < max && engine->queue_head && !(n > 0 && verrou__call_is_special(engine->queue_head))) {
         verrou__call *call = engine->queue_head;
 
         verrou__engine_dequeue(engine, call);
@@ -497,7 +499,7 @@ bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
         return false;
     if (leader && leader->deadline_ms < deadline_ms)
         deadline_ms = leader->deadline_ms;
-    n = verrou__engine_take_batch(engine, calls, ops);
+    n = verrou__engine_take_batch(engine, calls, ops, MAX_BATCH);
     lane->state = LANE_BUSY;
     if (engine->queue_head)
         verrou__engine_appoint(engine);

@@ -28,6 +28,7 @@
 
 #define MAX_BATCH 256
 #define LOOP_PATIENCE_MS 5   /* an event loop that left something undone for as long may be busy: see sent.c */
+#define SPLIT_FROM 16        /* as many requests are sent over several lanes by one thread: see sent.c */
 #define DRIVER_GRACE_MS 100  /* how long a driver may take to return after its deadline */
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
@@ -143,6 +144,7 @@ struct verrou__engine {
 
     struct lane lanes[MAX_LANES];
     verrou__call *queue_head, *queue_tail;
+    size_t queue_len;
     verrou__call *appointed;  /* a sleeping caller that was woken to lead */
     verrou__call *calls;      /* all that were given away and not freed */
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
@@ -223,7 +225,7 @@ bool verrou__engine_can_push(const verrou__engine *engine);
 bool verrou__call_is_special(const verrou__call *call);     /* a driver's function of its own, no request of a batch */
 int64_t verrou__engine_limit(const verrou__engine *engine); /* when what begins now has to be over */
 struct lane *verrou__lane_in_state(verrou__engine *engine, enum lane_state state); /* NULL if there is none */
-size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops);
+size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops, size_t max);
 /* Have a batch answered by a lane that is BUSY; gives up the mutex meanwhile. */
 void verrou__engine_finish_batch(verrou__engine *engine, struct lane *lane, verrou__call *const *calls, verrou_op **ops,
                                  size_t n, int64_t deadline_ms);
