@@ -100,7 +100,7 @@ export class Lock {
 
     async acquire(options) {
         const retry = options?.retry && readRetry(options.retry, this.#retryDefaults())
-        const signal = options?.signal
+        const signal = readSignal(options?.signal)
 
         signal?.throwIfAborted()
         const acquired = await this.#with((handle, spent) => this.#ask(handle, signal, retry, spent), {
@@ -305,6 +305,12 @@ export class Lock {
             return this.#handle
         }
     }
+}
+
+function readSignal(signal) {
+    if (signal === undefined || signal === null) return undefined
+    if (typeof signal.throwIfAborted !== 'function') throw new E_INVALID_ARGUMENTS(['signal: an AbortSignal'])
+    return signal
 }
 
 function plainWatcher(lost, key) {

@@ -13,7 +13,7 @@ export declare abstract class Store implements LockStore {
     inspect(key: string): Promise<LockInfo>
 
     /** The live locks whose keys begin with `prefix`. */
-    list(prefix?: string): Promise<({ key: string } & LockInfo)[]>
+    list(prefix?: string): Promise<({ key: string } & Extract<LockInfo, { locked: true }>)[]>
 
     /** Some of it is known only after the first connection. */
     get capabilities(): StoreCapabilities

@@ -6,7 +6,7 @@
  * Node.js are taken from where this Node.js, or another one of version 18 or later, is installed: Node-API is the same in all of them.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -65,6 +65,10 @@ function run(args, advice) {
     if (error || status !== 0) die(advice)
 }
 
+const [major, minor] = process.versions.node.split('.').map(Number)
+
+if (major < 20 || (major === 20 && minor < 6)) die(`this is Node.js ${process.versions.node}; 20.6 or later is needed`)
+
 const headers = findHeaders()
 const jobs = process.env.VERROU_BUILD_JOBS ?? '2'
 const extra = (process.env.VERROU_CMAKE_ARGS ?? '').split(' ').filter(Boolean)
@@ -74,3 +78,4 @@ run(
     `the build cannot be set up; see above for what is missing. On Debian: apt-get install ${PACKAGES}`
 )
 run(['--build', build, `-j${jobs}`, '--target', 'addon'], 'the addon does not build; see above')
+for (const made of readdirSync(build)) if (made !== 'lib') rmSync(join(build, made), { recursive: true })

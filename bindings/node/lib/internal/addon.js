@@ -11,7 +11,8 @@ function load() {
     } catch (error) {
         if (error.code !== 'MODULE_NOT_FOUND') throw error
         throw new Error(
-            'libverrou: the addon was not built. Install the package with its scripts, or run `npm rebuild libverrou`',
+            'libverrou: the addon was not built, which is done by the install script of the package. Allow that (pnpm: `pnpm approve-builds`), and run ' +
+                '`npm rebuild libverrou` or `pnpm rebuild libverrou`',
             { cause: error }
         )
     }

@@ -47,7 +47,7 @@ function answerWith(store, number, answer) {
 /* A text for the core and its events. Whatever was thrown: an exception here would leave a request without an answer. */
 function wordsOf(error) {
     try {
-        return String(error?.message || error).replaceAll('\0', '\\0') || 'failed'
+        return String(error?.message || error).replace(/^Lock storage error: /, '').replaceAll('\0', '\\0') || 'failed'
     } catch {
         return 'failed'
     }

@@ -171,6 +171,8 @@ export class ChosenStore extends BackendStore {
         if (!leavePlace) return this.#giveUp(`${MOST} stores over it have connections of our own already`)
         const under = new AddressStore(url, { longKeys: this.#options.longKeys })
         let left
+
+        this.attachAllTo(under) /* before it is used: a store is made with its name */
         const unwatch = this.#watch((reason) => (left ??= reason))
         const failed = await unless(proof(this.#backend, under), PROOF_MS).catch((error) => error?.error?.message ?? error?.message ?? 'it failed')
 
@@ -185,7 +187,7 @@ export class ChosenStore extends BackendStore {
         const self = new WeakRef(this)
         const unwatch = this.#watch((why) => self.deref()?.#leave(why))
 
-        this.attachAllTo(under)
+        this.attachAllTo(under) /* loggers that came meanwhile */
         this.#under = under
         this.#used = 'native'
         this.#why = undefined

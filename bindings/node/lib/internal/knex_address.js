@@ -21,8 +21,11 @@ const CONNECTION = new Set([
     'host', 'port', 'user', 'password', 'database', 'application_name', 'fallback_application_name', 'connectionTimeoutMillis', 'keepAlive',
     'keepAliveInitialDelayMillis', 'statement_timeout', 'query_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
 ])
-/* Variables that pg and libpq read alike, or that are said in the address. PG_SOMETHING is nobody's. */
-const VARIABLES = new Set(['PGHOST', 'PGPORT', 'PGUSER', 'PGDATABASE', 'PGPASSWORD', 'PGPASSFILE', 'PGAPPNAME', 'PGCONNECT_TIMEOUT', 'PGDATA'])
+/*
+ * Variables by which libpq would connect elsewhere, as somebody else, or with other settings of the session, and which pg does not read, or otherwise. What
+ * the address says counts for more than PGHOST, PGUSER, PGDATABASE, PGSSLMODE and PGGSSENCMODE.
+ */
+const VARIABLES = /^PG(HOSTADDR|SERVICE|SERVICEFILE|SYSCONFDIR|OPTIONS|TARGETSESSIONATTRS|LOADBALANCEHOSTS|REQUIREAUTH|REQUIREPEER|REQUIRESSL|CHANNELBINDING|CLIENTENCODING|DATESTYLE|TZ|GEQO|KRBSRVNAME|SSLNEGOTIATION)$/
 
 /* What a statement goes through. */
 const METHODS = [
@@ -82,7 +85,7 @@ function whyConnection(connection) {
     for (const name of ['host', 'user', 'database'])
         if (typeof connection[name] !== 'string' || !connection[name]) return `the connection does not say its ${name}`
     if (isSet(connection.password) && typeof connection.password !== 'string') return 'the password is not a text'
-    const variable = Object.keys(process.env).find((name) => /^PG[A-Z]/.test(name) && !VARIABLES.has(name))
+    const variable = Object.keys(process.env).find((name) => VARIABLES.test(name))
 
     return variable && `the environment variable ${variable} is set`
 }

@@ -174,6 +174,9 @@ test.group('the given connection is used', () => {
         process.env.PGOPTIONS = '-c search_path=a'
         assert.match(why(), /PGOPTIONS/)
         delete process.env.PGOPTIONS
+        process.env.PGPOOL_MAX = '5' /* somebody's own */
+        assert.isUndefined(why())
+        delete process.env.PGPOOL_MAX
         assert.isUndefined(why())
         await connection.destroy()
     })
@@ -250,6 +253,19 @@ test.group('a connection of our own is used', () => {
             await store.close()
             await connection.destroy()
         }
+    })
+
+    test('serialised locks tell the store\'s name, and are restored there', async ({ assert }) => {
+        const connection = redisTo()
+        const verrou = new Verrou({ default: 'memory', stores: { memory: { driver: memoryStore() }, shared: { driver: redisStore({ connection }) } } })
+        const lock = verrou.use('shared').createLock(key())
+
+        assert.isTrue(await lock.acquire())
+        assert.equal(await connection.exists(lock.serialize().key), 1)
+        for (const made of [lock, verrou.use('shared').createLock(key())]) assert.equal(made.serialize().store, 'shared')
+        await verrou.restoreLock(lock.serialize()).release()
+        assert.equal(await connection.exists(lock.serialize().key), 0)
+        connection.disconnect()
     })
 
     test('locks that were made before follow, with the owner that they said', async ({ assert }) => {
