@@ -162,8 +162,8 @@ static void scene_call_async(scene *s, const verrou_call_options *options)
     switch (s->call) {
     case CALL_ACQUIRE:
     case CALL_IMMEDIATELY:
-        submitted = verrou_lock_acquire_async(s->lock, s->call == CALL_ACQUIRE ? NULL : &once, queue, scene_answered, s,
-                                              NULL);
+        submitted =
+            verrou_lock_acquire_async(s->lock, s->call == CALL_ACQUIRE ? NULL : &once, queue, scene_answered, s, NULL);
         break;
     case CALL_RELEASE:
         submitted = verrou_lock_release_async(s->lock, options, queue, scene_answered, s, NULL);
@@ -258,8 +258,12 @@ static void scene_close(scene *s)
     if (s->call == CALL_EXTEND || s->call == CALL_INSPECT || (s->call <= CALL_IMMEDIATELY && s->status == VERROU_OK) ||
         ((s->call == CALL_RELEASE || s->call == CALL_FORCE) && s->status == VERROU_ESTORAGE) ||
         (s->call == CALL_FORCE && s->status == VERROU_EUNKNOWN)) {
-        verrou_status status = verrou_lock_release(s->lock, &faults_patient, &s->err);
+        int64_t limit_ms = verrou_now_ms() + PROCESS_PATIENCE_MS / 2;
+        verrou_status status;
 
+        do /* a busy machine may not answer within the short limit of these stores */
+            status = verrou_lock_release(s->lock, &faults_patient, &s->err);
+        while (status == VERROU_EUNKNOWN && verrou_now_ms() < limit_ms);
         if (status != VERROU_OK && !(s->call == CALL_FORCE && status == VERROU_ENOTOWNED))
             fail_msg("%s: then release: %s", s->what, s->err.message);
     }
