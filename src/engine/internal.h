@@ -141,6 +141,8 @@ struct verrou__engine {
     atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
     bool stopping;       /* threads end */
     bool holding_back;   /* what is enqueued now is submitted by a callback */
+    bool held_back;      /* the requests wait for the end of verrou_dispatch() */
+    bool loop_was_here;  /* since it was looked for what event loops left undone */
 
     struct lane lanes[MAX_LANES];
     verrou__call *queue_head, *queue_tail;
@@ -150,10 +152,8 @@ struct verrou__engine {
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
-    bool held_back; /* the requests wait for the end of verrou_dispatch() */
-    int64_t held_since_ms;
+    int64_t held_since_ms; /* held back */
     verrou__timer overdue; /* when it is looked for what event loops left undone */
-    bool loop_was_here;    /* since it was looked for that */
 
     int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */
 

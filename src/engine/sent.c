@@ -84,17 +84,17 @@ static bool wait_in_queue(verrou__engine *engine, struct lane *lane, verrou_queu
  * How many requests go over one lane. A thread that sends all it has over one lane and waits for the answers works in turns with its server; over
  * two, both work at the same time. A lane that is not open yet is opened for what is left.
  */
-static size_t share(const verrou__engine *engine)
+static size_t share(const verrou__engine *engine, const struct lane *lane)
 {
-    size_t lanes = 0;
+    size_t most = engine->queue_len / (SPLIT_FROM / 2);
+    size_t lanes = 1;
+    size_t n;
 
-    if (engine->queue_len < SPLIT_FROM)
-        return MAX_BATCH;
-    for (uint32_t i = 0; i < engine->options.lanes; i++)
-        lanes += engine->lanes[i].state == LANE_IDLE || engine->lanes[i].state == LANE_CLOSED;
-    if (lanes > engine->queue_len / (SPLIT_FROM / 2))
-        lanes = engine->queue_len / (SPLIT_FROM / 2);
-    return (engine->queue_len + lanes - 1) / lanes < MAX_BATCH ? (engine->queue_len + lanes - 1) / lanes : MAX_BATCH;
+    for (uint32_t i = 0; i < engine->options.lanes && lanes < most; i++)
+        lanes +=
+            &engine->lanes[i] != lane && (engine->lanes[i].state == LANE_IDLE || engine->lanes[i].state == LANE_CLOSED);
+    n = (engine->queue_len + lanes - 1) / lanes;
+    return n < MAX_BATCH ? n : MAX_BATCH;
 }
 
 bool verrou__sent_begin(verrou__engine *engine)
@@ -117,7 +117,7 @@ bool verrou__sent_begin(verrou__engine *engine)
     sent->overdue = false;
     sent->since_ms = engine_now(engine);
     sent->deadline_ms = verrou__engine_limit(engine);
-    sent->n = verrou__engine_take_batch(engine, sent->calls, sent->ops, share(engine));
+    sent->n = verrou__engine_take_batch(engine, sent->calls, sent->ops, share(engine, lane));
     lane->state = LANE_SENT;
     if (!driver->begin(engine->state, lane->lane, sent->ops, sent->n, sent->deadline_ms) ||
         !wait_in_queue(engine, lane, queue))

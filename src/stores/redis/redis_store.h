@@ -239,7 +239,7 @@ typedef struct redis_begun redis_begun; /* execute.c */
 
 typedef struct redis_lane {
     redis_state *state;
-    redis_begun *begun; /* the batch that begin() sent */
+    redis_begun *begun;                       /* the batch that begin() sent */
     redis_connection *nodes[REDIS_MAX_NODES]; /* one, but in a cluster */
     size_t node_count;
     uint8_t *slots;     /* in a cluster: the node of each slot; NO_NODE if there is none */
