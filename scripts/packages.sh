@@ -19,6 +19,11 @@ tests="$tests odbc-postgresql odbc-mariadb libsqliteodbc"
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     tests="$tests nodejs npm"
 fi
+# The headers of Node.js, for its package, unless they came with it. Those of Debian's 18 do for all later ones: Node-API keeps.
+node_prefix=$(dirname "$(dirname "$(command -v node || echo /usr/bin/node)")")
+if [ ! -e "$node_prefix/include/node/node_api.h" ] && [ ! -e /usr/include/node/node_api.h ]; then
+    tests="$tests libnode-dev libuv1-dev"
+fi
 lint="clang clang-format clang-tidy cppcheck mandoc"
 fuzz="clang libclang-rt-dev"
 coverage="gcovr"

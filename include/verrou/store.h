@@ -244,6 +244,10 @@ typedef struct verrou_host {
      * rest is copied; key may be NULL. */
     void (*log)(void *log_context, verrou_level level, const char *event, const char *key, const char *format, ...)
         VERROU_PRINTF(5, 6);
+
+    /* Of drivers with VERROU_DRIVER_LATER: a request that execute() accepted has its result. Any thread, not within execute(). The
+     * request is not the driver's any more. */
+    void (*answered)(void *log_context, verrou_op *op);
 } verrou_host;
 
 /* What a watch reports to the engine. `key` NULL: any key may be free. */
@@ -261,6 +265,12 @@ typedef void (*verrou_watch_fn)(void *context, verrou_watch_event event, const c
 #define VERROU_DRIVER_CONNECTS 0x4u /* makes its connections with url->connect if that is given */
 #define VERROU_DRIVER_COMPARES \
     0x8u /* while it has VERROU_CAP_FENCE_STORED it keeps the token of a lease: release and extend compare it, a refusal tells it */
+/*
+ * execute() never blocks and only passes a request on: for stores behind an event loop. It gets one request a call, with lane NULL and a
+ * mutex of the engine held. VERROU_OK: the request will be answered through host->answered(), once, by the deadline, also when the store
+ * is being closed. Anything else: it was not accepted, and `err` says why. A lease that never expires is asked for as such, not for 30 s first.
+ */
+#define VERROU_DRIVER_LATER 0x10u
 
 /*
  * A driver. Times are absolute, on host->now_ms(). A call that takes a deadline must return by it, give or take a scheduling delay.
@@ -338,6 +348,20 @@ typedef struct verrou_driver {
      * _CONNECTS count.
      */
     const verrou_database *database;
+
+    /*
+     * Optional, all or none: answers that an event loop waits for, where a thread of ours would only wait to pass them on. begin() sends a
+     * batch as far as that goes without waiting, and may refuse (0). The engine then waits until lane_fd() is readable and asks arrived():
+     * 1, execute() would not block now; 0, not yet; -1, it might. In the end it calls execute() with the same requests on the same
+     * lane, which goes on where begin() stopped, or begins if that refused. None of the three blocks; begin() and lane_fd() are called with a
+     * mutex of the engine held: they do not log.
+     */
+    int (*begin)(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms);
+    int (*lane_fd)(void *state, void *lane);
+    int (*arrived)(void *state, void *lane);
+
+    /* The longest key that verrou_store_options.max_key may allow; 0: VERROU_MAX_KEY. list and watches see keys up to VERROU_MAX_KEY only. */
+    uint32_t max_key;
 } verrou_driver;
 
 /*

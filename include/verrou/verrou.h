@@ -207,13 +207,15 @@ typedef struct verrou_store verrou_store;
 #define VERROU_CAP_PUSH 0x08u         /* a release wakes waiters in other processes */
 #define VERROU_CAP_LIST 0x10u         /* verrou_store_list() works */
 #define VERROU_CAP_SHARED 0x20u       /* other processes can see the locks */
+#define VERROU_CAP_IMMEDIATE 0x40u    /* answers at once: no call blocks but one that waits for a holder */
 
 /*
  * A connected byte stream that the application made: through a tunnel, with its own TLS, from its own pool.
  *
  * fd           Becomes readable when read() has bytes to give. It is only waited for; everything else goes through the calls.
  * read, write  As read(2) and write(2) on a descriptor that does not block: -1 with errno set, EAGAIN if it would block. NULL, both of
- *              them: fd is a stream socket to be used directly; it is switched to non-blocking.
+ *              them: fd is a stream socket to be used directly; it is switched to non-blocking. They are also called with a mutex of
+ *              the store held: they do not call this library.
  * close        Called once, when the store is done with it; NULL: fd is closed.
  * Used by one thread at a time, not always the same.
  */
@@ -238,6 +240,8 @@ typedef verrou_status (*verrou_connect_fn)(void *user, const char *host, int por
  * log        Hook for events of at least log_level (0: VERROU_INFO); NULL for none.
  * connect    Makes the connections, for stores across a network (Redis); NULL: they are made as the address says. With another store it
  *            is VERROU_ECONFIG.
+ * max_key    Accept keys of up to so many bytes, prefix included, at most 60000; 0: VERROU_MAX_KEY, the one limit that all stores share.
+ *            VERROU_ECONFIG if the store cannot.
  */
 typedef struct verrou_store_options {
     size_t size;
@@ -247,10 +251,11 @@ typedef struct verrou_store_options {
     verrou_level log_level;
     verrou_connect_fn connect;
     void *connect_user;
+    size_t max_key;
 } verrou_store_options;
-#define VERROU_STORE_OPTIONS_INIT                                                   \
-    {                                                                               \
-        sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0, NULL, NULL \
+#define VERROU_STORE_OPTIONS_INIT                                                      \
+    {                                                                                  \
+        sizeof(verrou_store_options), NULL, NULL, NULL, (verrou_level)0, NULL, NULL, 0 \
     }
 
 /*
@@ -271,6 +276,9 @@ VERROU_API void verrou_store_close(verrou_store *store);
 
 /* VERROU_CAP_ bits. */
 VERROU_API uint32_t verrou_store_caps(verrou_store *store);
+
+/* Hand events of at least this level to the log hook from now on. Without a hook it does nothing. */
+VERROU_API void verrou_store_set_log_level(verrou_store *store, verrou_level level);
 
 /* The name it was opened with ("" if none), and its address with any password replaced by "***". Valid until it is closed. */
 VERROU_API const char *verrou_store_name(const verrou_store *store);
@@ -475,6 +483,14 @@ VERROU_API VERROU_CHECK verrou_status verrou_lock_acquire_immediately(verrou_loc
                                                                       verrou_error *err);
 
 /*
+ * Take the lock if that needs neither a request nor a wait: the store answers at once (VERROU_CAP_IMMEDIATE), the lock is free, and nobody
+ * in this process waits for it. It saves an event loop the way through the completion queue, and never blocks. Otherwise it is
+ * VERROU_ENOTACQUIRED, whatever the reason: ask verrou_lock_acquire_async(). Other errors: EINVAL, ENOMEM, ECLOSED.
+ */
+VERROU_API VERROU_CHECK verrou_status verrou_lock_take(verrou_lock *lock, const verrou_acquire_options *options,
+                                                       verrou_info *ret_info, verrou_error *err);
+
+/*
  * Give the lock back. Blocks for one request; waits for a renewal that is in flight.
  *
  * VERROU_OK         released. After a lost answer that was repeated: it is gone, and it had not run out.
@@ -572,15 +588,22 @@ typedef struct verrou_queue verrou_queue;
 VERROU_API VERROU_CHECK verrou_status verrou_queue_new(verrou_queue **ret_queue, verrou_error *err);
 VERROU_API void verrou_queue_free(verrou_queue *queue);
 
-/* A descriptor to poll(2): readable while completions wait. Do not read or close it. A child asks for its own after fork(). */
+/* A descriptor to poll(2): readable when verrou_dispatch() has something to do. Do not read or close it. A child asks for its own after fork(). */
 VERROU_API int verrou_queue_fd(const verrou_queue *queue);
 
 /*
  * Call the callbacks of at most `max` completed calls (0: all that are there) and return how many. Does not block. Any thread may
  * call it; a callback may call the library, this function included. What callbacks submit goes to the store when this function returns,
- * as one batch, or 2 ms later should a callback take longer.
+ * as one batch, or up to 10 ms later should a callback take longer.
  */
 VERROU_API size_t verrou_dispatch(verrou_queue *queue, size_t max);
+
+/*
+ * What this thread submits between the two goes to the store as one batch too, or up to 10 ms after its first call: for event loops that run what
+ * callbacks have made ready after verrou_dispatch() has returned. They may be nested.
+ */
+VERROU_API void verrou_hold(void);
+VERROU_API void verrou_let_go(void);
 
 /*
  * The outcome of an asynchronous call, valid during the callback. `info` as ret_info of the synchronous form; for is_locked and inspect

@@ -215,12 +215,16 @@ static void descriptor_tells_of_answers(struct conf *c)
     verrou_lock *lock = verrou__conf_lock(c, LONG_MS);
     struct pollfd ready = {verrou_queue_fd(verrou__conf_queue(c)), POLLIN, 0};
     struct verrou__conf_answer *answer;
+    size_t done = 0;
 
     assert_int_equal(poll(&ready, 1, 0), 0);
     answer = verrou__conf_acquire_async(c, lock, NULL);
-    assert_int_equal(poll(&ready, 1, (int)c->suite->patience_ms), 1);
-    assert_int_equal(answer->count, 0);
-    assert_int_equal(verrou_dispatch(c->queue, 0), 1);
+    while (done == 0) { /* it may tell of what then takes longer */
+        assert_int_equal(answer->count, 0);
+        assert_int_equal(poll(&ready, 1, (int)c->suite->patience_ms), 1);
+        done = verrou_dispatch(c->queue, 0);
+    }
+    assert_int_equal(done, 1);
     assert_int_equal(answer->count, 1);
     assert_int_equal(poll(&ready, 1, 0), 0);
     assert_int_equal(verrou_dispatch(c->queue, 0), 0);

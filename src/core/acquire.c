@@ -27,6 +27,16 @@ static verrou_status take_owner(verrou_lock *lock, verrou__owner_id *ret_owner, 
     return VERROU_OK;
 }
 
+/* An acquisition that was not begun: its owner is the next one again, as verrou_lock_owner() has told. */
+static void put_owner_back(verrou_lock *lock, const verrou__owner_id *owner)
+{
+    if (lock->owner_is_fixed)
+        return;
+    pthread_mutex_lock(&lock->mutex);
+    lock->next_owner = *owner;
+    pthread_mutex_unlock(&lock->mutex);
+}
+
 struct plan {
     bool immediate;
     int64_t attempts;
@@ -137,17 +147,25 @@ static bool acquire_inline(verrou_lock *lock, verrou__engine *engine, const stru
     return true;
 }
 
+/* The engine, and the owner of this acquisition. */
+static verrou_status prepare(verrou_lock *lock, verrou__engine **ret_engine, verrou__owner_id *ret_owner,
+                             verrou_error *err)
+{
+    verrou_status status = verrou__store_engine(lock->store, ret_engine, err);
+
+    if (status != VERROU_OK)
+        return status;
+    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
+    return take_owner(lock, ret_owner, err);
+}
+
 static verrou_status acquire(verrou_lock *lock, const struct plan *plan, verrou_info *ret_info, verrou_error *err)
 {
     verrou__engine *engine = NULL;
     verrou__call *call = NULL;
     verrou__owner_id owner;
-    verrou_status status = verrou__store_engine(lock->store, &engine, err);
+    verrou_status status = prepare(lock, &engine, &owner, err);
 
-    if (status != VERROU_OK)
-        return status;
-    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
-    status = take_owner(lock, &owner, err);
     if (status != VERROU_OK)
         return status;
     if (acquire_inline(lock, engine, plan, &owner, ret_info))
@@ -177,6 +195,28 @@ verrou_status verrou_lock_acquire_immediately(verrou_lock *lock, verrou_info *re
     return verrou_lock_acquire(lock, &options, ret_info, err);
 }
 
+verrou_status verrou_lock_take(verrou_lock *lock, const verrou_acquire_options *options, verrou_info *ret_info,
+                               verrou_error *err)
+{
+    verrou__engine *engine = NULL;
+    verrou__owner_id owner;
+    struct plan plan;
+    verrou_status status;
+
+    if (!lock)
+        return verrou__fail(err, VERROU_EINVAL, "lock is NULL");
+    status = plan_acquire(lock, options, &plan, err);
+    if (status == VERROU_OK)
+        status = prepare(lock, &engine, &owner, err);
+    if (status != VERROU_OK)
+        return status;
+    plan.immediate = false; /* nobody is passed by */
+    if (plan.deadline_ms > verrou_now_ms() && acquire_inline(lock, engine, &plan, &owner, ret_info))
+        return VERROU_OK;
+    put_owner_back(lock, &owner);
+    return verrou__fail(err, VERROU_ENOTACQUIRED, "the lock cannot be taken without asking or waiting");
+}
+
 verrou_status verrou_lock_acquire_async(verrou_lock *lock, const verrou_acquire_options *options, verrou_queue *queue,
                                         verrou_done_fn done, void *user, verrou_error *err)
 {
@@ -189,11 +229,7 @@ verrou_status verrou_lock_acquire_async(verrou_lock *lock, const verrou_acquire_
     if (status == VERROU_OK)
         status = plan_acquire(lock, options, &plan, err);
     if (status == VERROU_OK)
-        status = verrou__store_engine(lock->store, &engine, err);
-    if (status != VERROU_OK)
-        return status;
-    verrou__fork_settle(&lock->process, verrou__lease_mend_after_fork, lock);
-    status = take_owner(lock, &owner, err);
+        status = prepare(lock, &engine, &owner, err);
     if (status == VERROU_OK)
         status = acquire_call(lock, engine, &plan, &owner, &call, err);
     return status == VERROU_OK ? verrou__call_submit(call, queue, done, user, err) : status;

@@ -100,6 +100,8 @@ typedef struct verrou__serial {
     uint64_t fence;        /* 0 if absent */
 } verrou__serial;
 verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou_error *err);
+/* The same for a store that takes keys of up to `max_key` bytes. */
+verrou_status verrou__serial_parse_key(const char *json, size_t max_key, verrou__serial *ret, verrou_error *err);
 verrou_status verrou__serial_format(const verrou__serial *serial, char **ret_json, verrou_error *err);
 void verrou__serial_done(verrou__serial *serial); /* frees its texts */
 

@@ -59,4 +59,5 @@ const verrou_host verrou__host = {
     .finding = verrou__sink_finding,
     .text_add = verrou__sink_text_add,
     .log = verrou__engine_log,
+    .answered = verrou__engine_answered,
 };

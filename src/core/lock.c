@@ -104,12 +104,11 @@ static verrou_status check_options(const verrou_lock_options *options, verrou_er
 static verrou_status make(verrou_store *store, const char *key, const verrou_lock_options *options,
                           verrou_lock **ret_lock, verrou_error *err)
 {
-    char full_key[VERROU_MAX_KEY + 1];
     const char *text = options->owner ? options->owner : options->label;
     verrou_lock *lock = NULL;
     size_t prefix_len = 0;
     size_t len = 0;
-    verrou_status status = verrou__store_full_key(store, key, full_key, &len, err);
+    verrou_status status = verrou__store_check_key(store, key, &len, err);
 
     if (status == VERROU_OK)
         status = check_options(options, err);
@@ -135,7 +134,7 @@ static verrou_status make(verrou_store *store, const char *key, const verrou_loc
         keeping->keep_alive = true;
         keeping->max_hold_ms = options->max_hold_ms;
     }
-    memcpy(lock->key, full_key, len + 1);
+    verrou__store_write_key(store, key, lock->key);
     lock->key_len = (uint16_t)len;
     verrou__store_prefix(store, &prefix_len);
     lock->prefix_len = (uint16_t)prefix_len;
@@ -203,7 +202,7 @@ verrou_status verrou__lock_restore(verrou_store *store, const char *json, const 
 
     if (!store || !ret_lock)
         return verrou__fail(err, VERROU_EINVAL, "%s is NULL", store ? "ret_lock" : "store");
-    status = verrou__serial_parse(json, &serial, err);
+    status = verrou__serial_parse_key(json, verrou__store_max_key(store), &serial, err);
     if (status != VERROU_OK)
         return status;
     verrou__options_read(&read, sizeof(read), options);

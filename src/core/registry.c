@@ -75,7 +75,8 @@ static bool is_scheme(const char *text)
 /* What a driver lacks that answers batches, NULL if nothing. */
 static const char *batch_driver_lacks(const verrou_driver *driver)
 {
-    bool is_inline = (driver->flags & VERROU_DRIVER_INLINE) != 0;
+    /* Without lanes, then. */
+    bool is_inline = (driver->flags & (VERROU_DRIVER_INLINE | VERROU_DRIVER_LATER)) != 0;
 
     if (!driver->caps)
         return "caps";

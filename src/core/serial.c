@@ -180,6 +180,11 @@ static verrou_status read_ttl(const json_t *object, int64_t *ret_ms, verrou_erro
 
 verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou_error *err)
 {
+    return verrou__serial_parse_key(json, VERROU_MAX_KEY, ret, err);
+}
+
+verrou_status verrou__serial_parse_key(const char *json, size_t max_key, verrou__serial *ret, verrou_error *err)
+{
     verrou__serial serial = {NULL, NULL, NULL, 0, 0, 0};
     json_t *object = NULL;
     json_error_t json_error;
@@ -195,7 +200,7 @@ verrou_status verrou__serial_parse(const char *json, verrou__serial *ret, verrou
         goto done;
     }
 
-    status = read_text(object, "key", VERROU_MAX_KEY, true, &serial.key, err);
+    status = read_text(object, "key", max_key, true, &serial.key, err);
     if (status == VERROU_OK)
         status = read_text(object, "owner", VERROU_MAX_OWNER, true, &serial.owner, err);
     if (status == VERROU_OK)

@@ -33,6 +33,7 @@ struct verrou_store {
     char *address;
     const char *prefix;
     size_t prefix_len;
+    size_t max_key;
 };
 
 static atomic_bool test_manual;
@@ -136,6 +137,11 @@ static verrou_status open_parsed(verrou_store *store, const verrou_store_options
     if (options->connect && !(store->driver->flags & VERROU_DRIVER_CONNECTS))
         return verrou__fail(err, VERROU_ECONFIG, "connect: a store of the scheme \"%s\" has no use for it",
                             store->url->scheme);
+    store->max_key = options->max_key ? options->max_key : VERROU_MAX_KEY;
+    if (store->max_key > VERROU_MAX_KEY && store->max_key > store->driver->max_key)
+        return verrou__fail(err, VERROU_ECONFIG, "max_key: a store of the scheme \"%s\" takes keys of at most %u bytes",
+                            store->url->scheme,
+                            (unsigned)(store->driver->max_key ? store->driver->max_key : VERROU_MAX_KEY));
     store->url->connect = options->connect;
     store->url->connect_user = options->connect_user;
     status = read_common_settings(store, err);
@@ -287,6 +293,18 @@ uint32_t verrou_store_caps(verrou_store *store)
     return verrou__engine_caps(engine);
 }
 
+void verrou_store_set_log_level(verrou_store *store, verrou_level level)
+{
+    verrou__engine *engine = NULL;
+
+    if (!store || verrou__store_engine(store, &engine, NULL) != VERROU_OK)
+        return;
+    pthread_mutex_lock(&store->mutex);
+    store->options.log_level = level; /* for an engine made anew after a fork */
+    pthread_mutex_unlock(&store->mutex);
+    verrou__engine_set_log_level(engine, level);
+}
+
 const char *verrou_store_name(const verrou_store *store)
 {
     return store ? store->name : "";
@@ -342,22 +360,30 @@ void verrou__call_set_times(verrou__call *call, const verrou_call_options *optio
         call->want_fence = options->fence;
 }
 
-verrou_status verrou__store_full_key(verrou_store *store, const char *key, char *out, size_t *ret_len,
-                                     verrou_error *err)
+verrou_status verrou__store_check_key(const verrou_store *store, const char *key, size_t *ret_len, verrou_error *err)
 {
-    verrou_status status = verrou__check_text("key", key, VERROU_MAX_KEY, err);
+    verrou_status status = verrou__check_text("key", key, store->max_key, err);
     size_t len;
 
     if (status != VERROU_OK)
         return status;
     len = strlen(key);
-    if (store->prefix_len + len > VERROU_MAX_KEY)
-        return verrou__fail(err, VERROU_EINVAL, "key: with the prefix it has %zu bytes, and %d are allowed",
-                            store->prefix_len + len, VERROU_MAX_KEY);
-    memcpy(out, store->prefix, store->prefix_len);
-    memcpy(out + store->prefix_len, key, len + 1);
+    if (store->prefix_len + len > store->max_key)
+        return verrou__fail(err, VERROU_EINVAL, "key: with the prefix it has %zu bytes, and %zu are allowed",
+                            store->prefix_len + len, store->max_key);
     *ret_len = store->prefix_len + len;
     return VERROU_OK;
+}
+
+size_t verrou__store_max_key(const verrou_store *store)
+{
+    return store->max_key;
+}
+
+void verrou__store_write_key(const verrou_store *store, const char *key, char *out)
+{
+    memcpy(out, store->prefix, store->prefix_len);
+    memcpy(out + store->prefix_len, key, strlen(key) + 1);
 }
 
 static void unref_subject_store(verrou__call *call)
@@ -395,15 +421,22 @@ verrou_status verrou__store_key_call(verrou_store *store, verrou__call_kind kind
 static verrou_status key_call(verrou_store *store, verrou__call_kind kind, const char *key,
                               const verrou_call_options *options, verrou__call **ret_call, verrou_error *err)
 {
-    char full_key[VERROU_MAX_KEY + 1];
+    char short_key[VERROU_MAX_KEY + 1];
+    char *full_key = short_key;
     size_t len = 0;
     verrou_status status;
 
     if (!store)
         return verrou__fail(err, VERROU_EINVAL, "store is NULL");
-    status = verrou__store_full_key(store, key, full_key, &len, err);
-    if (status == VERROU_OK)
-        status = verrou__store_key_call(store, kind, full_key, len, options, ret_call, err);
+    status = verrou__store_check_key(store, key, &len, err);
+    if (status != VERROU_OK)
+        return status;
+    if (len > VERROU_MAX_KEY && !(full_key = verrou__malloc(len + 1)))
+        return verrou__nomem(err);
+    verrou__store_write_key(store, key, full_key);
+    status = verrou__store_key_call(store, kind, full_key, len, options, ret_call, err);
+    if (full_key != short_key)
+        verrou__free(full_key);
     return status;
 }
 

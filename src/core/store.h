@@ -29,9 +29,10 @@ void verrou__call_set_times(verrou__call *call, const verrou_call_options *optio
 /* A call about a key that has been checked and includes the prefix; the key is copied. */
 verrou_status verrou__store_key_call(verrou_store *store, verrou__call_kind kind, const char *full_key, size_t len,
                                      const verrou_call_options *options, verrou__call **ret_call, verrou_error *err);
-/* Check `key` and put the prefix in front; `out` has room for VERROU_MAX_KEY + 1 bytes. */
-verrou_status verrou__store_full_key(verrou_store *store, const char *key, char *out, size_t *ret_len,
-                                     verrou_error *err);
+/* Check `key` and tell its length with the prefix; then write both, and a NUL, to `out`. */
+verrou_status verrou__store_check_key(const verrou_store *store, const char *key, size_t *ret_len, verrou_error *err);
+size_t verrou__store_max_key(const verrou_store *store);
+void verrou__store_write_key(const verrou_store *store, const char *key, char *out);
 
 /* Take, extend and release a lock of a key that nobody uses, and put into the sink what came of it: trial.c. False when out of memory. */
 bool verrou__trial(verrou_store *store, const verrou_call_options *options, struct verrou_sink *sink);

@@ -207,6 +207,7 @@ static void release_answered(verrou__call *call)
     bool gone = op->result == VERROU_OP_REFUSED;
 
     if (gone && !call->unknown) {
+        verrou__call_keep_error(call, op->error); /* a store of the caller's may have words of its own for it */
         verrou__call_finish(call, VERROU_ENOTOWNED);
         return;
     }
@@ -226,6 +227,7 @@ static void extend_answered(verrou__call *call)
     verrou_op *op = &call->op;
 
     if (op->result == VERROU_OP_REFUSED) {
+        verrou__call_keep_error(call, op->error);
         verrou__call_finish(call, VERROU_ENOTOWNED);
         return;
     }

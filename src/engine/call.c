@@ -118,13 +118,17 @@ void verrou__call_end(verrou__call *call)
 int64_t verrou__call_limit(const verrou__call *call)
 {
     int64_t limit_ms = call->deadline_ms;
+    int64_t fail_by_ms = call->fail_by_ms;
 
     switch ((enum call_state)call->state) {
-    case CALL_QUEUED:
     case CALL_FLYING:
+        /* The driver gives up by itself by then, and what it says is better than that nothing was heard of it. */
+        fail_by_ms += fail_by_ms ? DRIVER_GRACE_MS : 0;
+        /* fall through */
+    case CALL_QUEUED:
     case CALL_PAUSED:
-        if (call->fail_by_ms && call->fail_by_ms < limit_ms)
-            limit_ms = call->fail_by_ms;
+        if (fail_by_ms && fail_by_ms < limit_ms)
+            limit_ms = fail_by_ms;
         break;
     case CALL_ASLEEP:
     case CALL_BEHIND:
@@ -186,11 +190,15 @@ static verrou_op_kind op_kind(const verrou__call *call)
 }
 
 /*
- * A permanent lease begins as a short one, so that a lost answer leaves no lock for ever. An inline store loses no answers.
+ * A permanent lease begins as a short one, so that a lost answer leaves no lock for ever. An inline store loses no answers, and one that
+ * answers later is told what was asked for.
  */
 static int64_t op_ttl(const verrou__call *call)
 {
-    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && !call->engine->is_inline)
+    const verrou__engine *engine = call->engine;
+
+    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && !engine->is_inline &&
+        !engine->is_later)
         return PROVISIONAL_TTL_MS;
     return call->ttl_ms;
 }
@@ -217,7 +225,7 @@ void verrou__call_request(verrou__call *call)
     op->deadline_ms = verrou__call_limit(call);
     verrou__engine_enqueue(engine, call);
     verrou__call_arm(call);
-    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline)
+    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline && !engine->is_later)
         verrou__waits_pass_on(engine, op->key, op->key_len);
 }
 
@@ -488,7 +496,7 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
         call->done = done;
         call->user = user;
         call->refs++;
-        engine->holding_back = !engine->is_inline && verrou__queue_hold_back(call);
+        engine->holding_back = !engine->is_inline && !engine->is_later && verrou__queue_hold_back(call);
         verrou__call_begin(call);
     }
     if (engine->holding_back)

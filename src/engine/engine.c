@@ -41,20 +41,22 @@ verrou_status verrou__engine_new(const verrou__engine_options *options, verrou__
         }
     }
     engine->options = *options;
+    atomic_init(&engine->log_level, (int)options->log_level);
     engine->driver = options->driver;
     engine->host = options->host;
     engine->is_inline = (options->driver->flags & VERROU_DRIVER_INLINE) != 0;
+    engine->is_later = (options->driver->flags & VERROU_DRIVER_LATER) != 0;
     engine->seed = options->host->random();
     engine->bell = (struct bell)BELL_CLOSED;
     engine->timer_fd = -1;
     engine->close_by_ms = VERROU_FOREVER;
     engine->reopen.fire = engine_reopen;
-    engine->held_back.fire = engine_reopen;
     pthread_mutex_init(&engine->mutex, NULL);
     engine_init_cond(&engine->work);
     engine_init_cond(&engine->drained);
     table_init(&engine->waits);
     verrou__watch_init(engine);
+    verrou__sent_init(engine);
     *ret_engine = engine;
     return VERROU_OK;
 }
@@ -78,6 +80,8 @@ void verrou__engine_free(verrou__engine *engine)
         return;
     engine_destroy_state(engine);
     table_done(&engine->waits, verrou__free);
+    for (uint32_t i = 0; i < engine->options.lanes; i++)
+        verrou__free(engine->lanes[i].sent);
     pthread_cond_destroy(&engine->work);
     pthread_cond_destroy(&engine->drained);
     pthread_mutex_destroy(&engine->mutex);
@@ -88,7 +92,7 @@ void verrou__engine_free(verrou__engine *engine)
 
 /* ---- requests that are no batch ---- */
 
-static bool is_special(const verrou__call *call)
+bool verrou__call_is_special(const verrou__call *call)
 {
     return call->kind == VERROU__LIST || call->kind == VERROU__CHECK || call->kind == VERROU__SCHEMA;
 }
@@ -128,6 +132,47 @@ void verrou__engine_enter(verrou__engine *engine)
     pthread_mutex_lock(&engine->mutex);
 }
 
+/* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
+static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
+{
+    int64_t off_us = took_ms * 1000 - engine->latency_us;
+
+    engine->latency_us += off_us / 8;
+    engine->latency_deviation_us += ((off_us < 0 ? -off_us : off_us) - engine->latency_deviation_us) / 4;
+}
+
+/*
+ * A driver that answers later may answer from another thread as soon as it has the request: whether it took it, its return value says, and
+ * the request is not looked at.
+ */
+static void engine_pump_later(verrou__engine *engine)
+{
+    verrou__call *call;
+
+    while (engine->is_later && (call = engine->queue_head)) {
+        verrou_error error = VERROU_ERROR_INIT;
+        verrou_op *op = &call->op;
+        verrou_status status;
+
+        verrou__engine_dequeue(engine, call);
+        verrou__call_set_state(call, CALL_FLYING);
+        op->sent_ms = engine_now(engine);
+        if (verrou__call_is_special(call))
+            status = VERROU_ENOTSUP;
+        else
+            status = engine->driver->execute(engine->state, NULL, &op, 1, verrou__engine_limit(engine), &error);
+        if (status == VERROU_OK)
+            continue;
+        if (error.status == VERROU_OK)
+            verrou__fail(&error, status, "%s", verrou_status_text(status));
+        engine->host->op_fail(op, error.retriable ? VERROU_OP_RETRY : VERROU_OP_FAILED, error.retriable,
+                              error.store_code, "%s", error.message);
+        if (op->error)
+            op->error->status = status;
+        verrou__call_answered(call);
+    }
+}
+
 static void engine_pump_inline(verrou__engine *engine)
 {
     verrou__call *call;
@@ -139,7 +184,7 @@ static void engine_pump_inline(verrou__engine *engine)
         verrou__engine_dequeue(engine, call);
         verrou__call_set_state(call, CALL_FLYING);
         op->sent_ms = engine_now(engine);
-        if (is_special(call))
+        if (verrou__call_is_special(call))
             engine_execute_special(engine, NULL, call, VERROU_FOREVER, &error);
         else
             engine->driver->execute(engine->state, NULL, &op, 1, VERROU_FOREVER, &error);
@@ -147,9 +192,21 @@ static void engine_pump_inline(verrou__engine *engine)
     }
 }
 
+void verrou__engine_answered(void *context, verrou_op *op)
+{
+    verrou__engine *engine = context;
+    verrou__call *call = (verrou__call *)((char *)op - offsetof(verrou__call, op));
+
+    verrou__engine_enter(engine);
+    engine_note_latency(engine, engine_now(engine) - op->sent_ms);
+    verrou__call_answered(call);
+    verrou__engine_leave(engine);
+}
+
 void verrou__engine_settle(verrou__engine *engine)
 {
     engine_pump_inline(engine);
+    engine_pump_later(engine);
     verrou__engine_appoint(engine);
 }
 
@@ -207,14 +264,17 @@ void verrou__engine_leave(verrou__engine *engine)
 void verrou__engine_leave_later(verrou__engine *engine)
 {
     engine->holding_back = false;
-    if (engine->queue_head && !engine->held_back.prev)
-        verrou__timer_set(engine, &engine->held_back, engine_now(engine) + HOLD_BACK_MS);
+    if (engine->queue_head && !engine->held_back) {
+        engine->held_back = true;
+        engine->held_since_ms = engine_now(engine);
+        verrou__sent_look_soon(engine);
+    }
     engine_leave(engine);
 }
 
 void verrou__engine_send_off(verrou__engine *engine)
 {
-    verrou__timer_clear(engine, &engine->held_back);
+    engine->held_back = false;
 }
 
 /* ---- the queue ---- */
@@ -230,6 +290,7 @@ void verrou__engine_enqueue(verrou__engine *engine, verrou__call *call)
     else
         engine->queue_head = call;
     engine->queue_tail = call;
+    engine->queue_len++;
 }
 
 void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
@@ -243,15 +304,16 @@ void verrou__engine_dequeue(verrou__engine *engine, verrou__call *call)
     else
         engine->queue_tail = call->prev;
     call->next = call->prev = NULL;
+    engine->queue_len--;
 }
 
 /* Take requests off the queue: as many as fit, or one that is no plain request. */
-static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops)
+size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops, size_t max)
 {
     int64_t now_ms = engine_now(engine);
     size_t n = 0;
 
-    while (n < MAX_BATCH && engine->queue_head && !(n > 0 && is_special(engine->queue_head))) {
+    while (n < max && engine->queue_head && !(n > 0 && verrou__call_is_special(engine->queue_head))) {
         verrou__call *call = engine->queue_head;
 
         verrou__engine_dequeue(engine, call);
@@ -259,14 +321,14 @@ static size_t engine_take_batch(verrou__engine *engine, verrou__call **calls, ve
         call->op.sent_ms = now_ms;
         calls[n] = call;
         ops[n++] = &call->op;
-        if (is_special(call))
+        if (verrou__call_is_special(call))
             break;
     }
     return n;
 }
 
 /* When a request, or an attempt to connect, that begins now has to be over. */
-static int64_t engine_limit(const verrou__engine *engine)
+int64_t verrou__engine_limit(const verrou__engine *engine)
 {
     int64_t limit_ms = engine_now(engine) + engine->options.limit_ms;
 
@@ -275,7 +337,7 @@ static int64_t engine_limit(const verrou__engine *engine)
 
 /* ---- lanes ---- */
 
-static struct lane *lane_in_state(verrou__engine *engine, enum lane_state state)
+struct lane *verrou__lane_in_state(verrou__engine *engine, enum lane_state state)
 {
     for (uint32_t i = 0; i < engine->options.lanes; i++)
         if (engine->lanes[i].state == state)
@@ -326,7 +388,8 @@ static void lane_open_failed(verrou__engine *engine, struct lane *lane, const ve
                         (int64_t)(engine->host->random() % (uint64_t)(lane->backoff_ms / 2 + 1));
     engine_keep_open_error(engine, error);
     verrou__event_locked(engine, VERROU_WARN, "store.connection_failed", NULL, error->message, 0);
-    if (!error->retriable && !lane_in_state(engine, LANE_IDLE) && !lane_in_state(engine, LANE_BUSY)) {
+    if (!error->retriable && !verrou__lane_in_state(engine, LANE_IDLE) && !verrou__lane_in_state(engine, LANE_BUSY) &&
+        !verrou__lane_in_state(engine, LANE_SENT)) {
         lane->retry_at_ms = 0; /* the next caller gets an answer of his own */
         engine_fail_queue(engine, error);
     }
@@ -337,7 +400,7 @@ static void lane_open(verrou__engine *engine, struct lane *lane)
     verrou_error error = VERROU_ERROR_INIT;
     verrou_status status;
     void *opened = NULL;
-    int64_t deadline_ms = engine_limit(engine);
+    int64_t deadline_ms = verrou__engine_limit(engine);
 
     lane->state = LANE_OPENING;
     pthread_mutex_unlock(&engine->mutex);
@@ -366,6 +429,8 @@ static void lane_close(verrou__engine *engine, struct lane *lane)
     lane->lane = NULL;
     lane->state = LANE_CLOSED;
     lane->retry_at_ms = 0;
+    if (lane->sent)
+        lane->sent->watched_in = 0; /* the next one may get the same descriptor */
     pthread_cond_broadcast(&engine->drained);
 }
 
@@ -375,9 +440,9 @@ static struct lane *lane_to_open(verrou__engine *engine)
     struct lane *lane;
     int64_t now_ms = engine_now(engine);
 
-    if (lane_in_state(engine, LANE_OPENING))
+    if (verrou__lane_in_state(engine, LANE_OPENING))
         return NULL;
-    lane = lane_in_state(engine, LANE_CLOSED);
+    lane = verrou__lane_in_state(engine, LANE_CLOSED);
     if (lane && lane->retry_at_ms > now_ms) {
         if (!engine->reopen.prev)
             verrou__timer_set(engine, &engine->reopen, lane->retry_at_ms);
@@ -391,54 +456,54 @@ static struct lane *lane_to_open(verrou__engine *engine)
 static verrou_status engine_execute(verrou__engine *engine, void *lane, verrou__call *const *calls, verrou_op **ops,
                                     size_t n, int64_t deadline_ms, verrou_error *err)
 {
-    if (!is_special(calls[0]))
+    if (!verrou__call_is_special(calls[0]))
         return engine->driver->execute(engine->state, lane, ops, n, deadline_ms, err);
     return engine_execute_special(engine, lane, calls[0], deadline_ms, err);
 }
 
-/* As TCP estimates what an answer takes (RFC 6298): a mean, and how much it varies. */
-static void engine_note_latency(verrou__engine *engine, int64_t took_ms)
+void verrou__engine_finish_batch(verrou__engine *engine, struct lane *lane, verrou__call *const *calls, verrou_op **ops,
+                                 size_t n, int64_t deadline_ms)
 {
-    int64_t off_us = took_ms * 1000 - engine->latency_us;
-
-    engine->latency_us += off_us / 8;
-    engine->latency_deviation_us += ((off_us < 0 ? -off_us : off_us) - engine->latency_deviation_us) / 4;
-}
-
-bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
-{
-    struct lane *lane = lane_in_state(engine, LANE_IDLE);
-    verrou__call *calls[MAX_BATCH];
-    verrou_op *ops[MAX_BATCH];
     verrou_error error;
     verrou_status status;
-    int64_t deadline_ms = engine_limit(engine);
-    size_t n;
 
-    if (!lane || !engine->queue_head)
-        return false;
-    if (leader && leader->deadline_ms < deadline_ms)
-        deadline_ms = leader->deadline_ms;
-    n = engine_take_batch(engine, calls, ops);
-    lane->state = LANE_BUSY;
-    if (engine->queue_head)
-        verrou__engine_appoint(engine);
     pthread_mutex_unlock(&engine->mutex);
     verrou__error_clear(&error);
     status = engine_execute(engine, lane->lane, calls, ops, n, deadline_ms, &error);
     pthread_mutex_lock(&engine->mutex);
     engine_note_latency(engine, engine_now(engine) - ops[0]->sent_ms);
-    if (status == VERROU_OK)
-        lane->state = LANE_IDLE;
-    else
+    if (status != VERROU_OK)
         verrou__event_locked(engine, VERROU_WARN, "store.connection_lost", NULL, error.message, 0);
     for (size_t i = 0; i < n; i++) {
         if (ops[i]->result == VERROU_OP_UNSENT && status != VERROU_OK)
             verrou__call_keep_error(calls[i], &error);
         verrou__call_answered(calls[i]);
     }
-    if (status != VERROU_OK)
+    if (status == VERROU_OK)
+        lane->state = LANE_IDLE;
+    else
         lane_close(engine, lane);
+}
+
+bool verrou__engine_lead(verrou__engine *engine, const verrou__call *leader)
+{
+    struct lane *lane = verrou__lane_in_state(engine, LANE_IDLE);
+    verrou__call *calls[MAX_BATCH];
+    verrou_op *ops[MAX_BATCH];
+    int64_t deadline_ms = verrou__engine_limit(engine);
+    size_t n;
+
+    if (!lane && leader)
+        return verrou__sent_take_over(engine, leader->deadline_ms);
+    if (!lane || !engine->queue_head)
+        return false;
+    if (leader && leader->deadline_ms < deadline_ms)
+        deadline_ms = leader->deadline_ms;
+    n = verrou__engine_take_batch(engine, calls, ops, MAX_BATCH);
+    lane->state = LANE_BUSY;
+    if (engine->queue_head)
+        verrou__engine_appoint(engine);
+    verrou__engine_finish_batch(engine, lane, calls, ops, n, deadline_ms);
     return true;
 }
 
@@ -446,9 +511,9 @@ bool verrou__engine_work(verrou__engine *engine)
 {
     struct lane *lane;
 
-    if (verrou__watch_open(engine))
+    if (verrou__sent_work(engine) || verrou__watch_open(engine))
         return true;
-    if (!engine->queue_head || engine->is_inline)
+    if (!engine->queue_head || engine->is_inline || engine->is_later)
         return false;
     if (verrou__engine_lead(engine, NULL))
         return true;
@@ -472,21 +537,33 @@ static verrou__call *engine_find_leader(verrou__engine *engine)
     return NULL;
 }
 
+/* Answers that an event loop waits for are in nobody's way: whoever leads may take them. */
+static bool engine_can_be_led(verrou__engine *engine)
+{
+    return verrou__lane_in_state(engine, LANE_IDLE) || verrou__lane_in_state(engine, LANE_SENT);
+}
+
+static void engine_appoint_leader(verrou__engine *engine)
+{
+    if (engine->appointed || !engine_can_be_led(engine))
+        return;
+    engine->appointed = engine_find_leader(engine);
+    if (engine->appointed)
+        pthread_cond_signal(&engine->appointed->sleeper->cond);
+}
+
 void verrou__engine_appoint(verrou__engine *engine)
 {
-    verrou__call *leader;
-
-    if (!engine->queue_head || engine->is_inline || engine->stopping || engine->held_back.prev)
+    if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back)
         return;
-    if (lane_in_state(engine, LANE_IDLE)) {
+    engine_appoint_leader(engine); /* before it is sent for an event loop, which may be busy */
+    while (!engine->appointed && engine->queue_head && verrou__sent_begin(engine))
+        ;
+    if (!engine->queue_head)
+        return;
+    if (verrou__lane_in_state(engine, LANE_IDLE)) {
         if (engine->appointed)
             return;
-        leader = engine_find_leader(engine);
-        if (leader) {
-            engine->appointed = leader;
-            pthread_cond_signal(&leader->sleeper->cond);
-            return;
-        }
     } else if (!lane_to_open(engine)) {
         return;
     }
@@ -533,7 +610,7 @@ static void engine_wait(verrou__engine *engine, pthread_cond_t *cond, int64_t un
 /* May this caller run a batch now? It needs time for it, or its own deadline would cut the others short. */
 static bool may_lead_now(verrou__engine *engine, const verrou__call *call)
 {
-    return call->state == CALL_QUEUED && call->sleeper->may_lead && lane_in_state(engine, LANE_IDLE) &&
+    return call->state == CALL_QUEUED && call->sleeper->may_lead && engine_can_be_led(engine) &&
            call->deadline_ms - engine_now(engine) >= engine->options.limit_ms / 2;
 }
 
@@ -670,7 +747,7 @@ static void engine_drop_calls(verrou__engine *engine)
 /* A caller who leads may be closing its lane though nobody waits for an answer any more. */
 static bool engine_is_busy(verrou__engine *engine)
 {
-    return engine->calls || lane_in_state(engine, LANE_BUSY) || lane_in_state(engine, LANE_OPENING);
+    return engine->calls || verrou__lane_in_state(engine, LANE_BUSY) || verrou__lane_in_state(engine, LANE_OPENING);
 }
 
 /* Let what was given up be released, and what is in flight come back. */
@@ -716,6 +793,8 @@ void verrou__engine_close(verrou__engine *engine)
     engine->closing = true;
     while ((call = engine_unanswered(engine)))
         verrou__call_finish(call, VERROU_ECLOSED);
+    verrou__engine_send_off(engine);
+    verrou__sent_hand_over(engine);
     engine_drain(engine);
     verrou__engine_leave(engine);
     verrou__threads_stop(engine);

@@ -54,6 +54,9 @@ void verrou__engine_free(verrou__engine *engine); /* after close, or instead of 
 void verrou__engine_log(void *engine, verrou_level level, const char *event, const char *key, const char *format, ...)
     VERROU_PRINTF(5, 6);
 
+/* The host table's `answered`: a request of a driver that answers later has its result. */
+void verrou__engine_answered(void *engine, verrou_op *op);
+
 /* ---- calls ---- */
 
 typedef enum verrou__call_kind {
@@ -177,6 +180,7 @@ void verrou__timer_clear(verrou__engine *engine, verrou__timer *timer);
 void verrou__event_locked(verrou__engine *engine, verrou_level level, const char *event, const verrou__call *call,
                           const char *message, int64_t value);
 bool verrou__engine_logs(const verrou__engine *engine, verrou_level level);
+void verrou__engine_set_log_level(verrou__engine *engine, verrou_level level); /* any thread */
 /* See that timers work, without the mutex. VERROU_ENOMEM if the keeper cannot be started. */
 verrou_status verrou__engine_need_timers(verrou__engine *engine, verrou_error *err);
 

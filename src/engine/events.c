@@ -9,7 +9,12 @@
 
 bool verrou__engine_logs(const verrou__engine *engine, verrou_level level)
 {
-    return engine->events && level >= engine->options.log_level;
+    return engine->events && (int)level >= atomic_load_explicit(&engine->log_level, memory_order_relaxed);
+}
+
+void verrou__engine_set_log_level(verrou__engine *engine, verrou_level level)
+{
+    atomic_store(&engine->log_level, (int)level);
 }
 
 static struct event *event_add(verrou__engine *engine)

@@ -27,8 +27,10 @@
 #include "util/table.h"
 
 #define MAX_BATCH 256
+#define LOOP_PATIENCE_MS 5   /* an event loop that left something undone for as long may be busy: see sent.c */
+#define SPLIT_FROM 16        /* as many requests are sent over several lanes by one thread: see sent.c */
+#define DRIVER_GRACE_MS 100  /* how long a driver may take to return after its deadline */
 #define SLOW_RECHECK_MS 5000 /* under a working push, in case a message got lost */
-#define HOLD_BACK_MS 2       /* what callbacks submit, so that it becomes one batch */
 #define STEP_BACK_MS 2       /* after a release, while other processes wait for the key */
 #define TURN_MS 2            /* how long a process may pass the key on among its own waiters meanwhile, at least */
 #define MAX_TURN_MS 25       /* and at most */
@@ -80,13 +82,35 @@ struct verrou__waits {
     char key[];
 };
 
-enum lane_state { LANE_CLOSED, LANE_OPENING, LANE_IDLE, LANE_BUSY };
+enum lane_state {
+    LANE_CLOSED,
+    LANE_OPENING,
+    LANE_IDLE,
+    LANE_BUSY, /* a thread is at it */
+    LANE_SENT, /* a batch is out, and an event loop waits for the answers */
+};
+
+/* A batch that was sent for an event loop to wait for: see sent.c. */
+struct sent {
+    struct sent *next;   /* in the list of the queue, whose mutex guards this */
+    uint64_t watched_in; /* the round of the queue whose descriptor tells of this one; 0: none does */
+    int watched_fd;
+    verrou_queue *queue; /* in whose list it is; NULL: in none */
+    verrou__call *call;  /* one of the first batch since it was put there: keeps the engine */
+    bool overdue;        /* a worker is to do the waiting */
+    int64_t since_ms;
+    int64_t deadline_ms;
+    size_t n;
+    verrou__call *calls[MAX_BATCH];
+    verrou_op *ops[MAX_BATCH];
+};
 
 struct lane {
     enum lane_state state;
     void *lane;
     int64_t retry_at_ms;
     int64_t backoff_ms;
+    struct sent *sent; /* NULL until it is needed first */
 };
 
 enum watch_state { WATCH_CLOSED, WATCH_WANTED, WATCH_OPENING, WATCH_OPEN };
@@ -113,18 +137,23 @@ struct verrou__engine {
     verrou__engine_options options;
     uint64_t seed;
     bool is_inline;
+    bool is_later;       /* VERROU_DRIVER_LATER */
     atomic_bool closing; /* new calls are refused; read without the mutex by inline calls */
     bool stopping;       /* threads end */
     bool holding_back;   /* what is enqueued now is submitted by a callback */
+    bool held_back;      /* the requests wait for the end of verrou_dispatch() */
+    bool loop_was_here;  /* since it was looked for what event loops left undone */
 
     struct lane lanes[MAX_LANES];
     verrou__call *queue_head, *queue_tail;
+    size_t queue_len;
     verrou__call *appointed;  /* a sleeping caller that was woken to lead */
     verrou__call *calls;      /* all that were given away and not freed */
     verrou_error *open_error; /* why the last lane could not be opened, NULL if the last one could */
     verrou__timer reopen;     /* when a closed lane may be tried again */
 
-    verrou__timer held_back; /* when requests that wait for the end of verrou_dispatch() are sent without waiting */
+    int64_t held_since_ms; /* held back */
+    verrou__timer overdue; /* when it is looked for what event loops left undone */
 
     int64_t close_by_ms; /* VERROU_FOREVER until it is being closed: nothing takes longer than this */
 
@@ -134,6 +163,7 @@ struct verrou__engine {
     struct table waits;
     atomic_uint waited_keys;       /* these two are read without the mutex: how many keys are waited for, ... */
     atomic_uint hints[WAIT_HINTS]; /* ... and how many of a hash */
+    atomic_int log_level;          /* read without the mutex by inline calls */
     verrou__timer *timers;
 
     enum watch_state watch_state;
@@ -192,6 +222,13 @@ bool verrou__engine_lead(verrou__engine *engine,
 bool verrou__engine_work(verrou__engine *engine);     /* one piece of blocking work; false if there is none */
 void verrou__engine_appoint(verrou__engine *engine);
 bool verrou__engine_can_push(const verrou__engine *engine);
+bool verrou__call_is_special(const verrou__call *call);     /* a driver's function of its own, no request of a batch */
+int64_t verrou__engine_limit(const verrou__engine *engine); /* when what begins now has to be over */
+struct lane *verrou__lane_in_state(verrou__engine *engine, enum lane_state state); /* NULL if there is none */
+size_t verrou__engine_take_batch(verrou__engine *engine, verrou__call **calls, verrou_op **ops, size_t max);
+/* Have a batch answered by a lane that is BUSY; gives up the mutex meanwhile. */
+void verrou__engine_finish_batch(verrou__engine *engine, struct lane *lane, verrou__call *const *calls, verrou_op **ops,
+                                 size_t n, int64_t deadline_ms);
 
 /* call.c */
 void verrou__call_begin(verrou__call *call);
@@ -250,7 +287,22 @@ bool verrou__watch_open(verrou__engine *engine); /* worker: open it if it is wan
 void verrou__watch_close(verrou__engine *engine, const verrou_error *why);
 void verrou__watch_init(verrou__engine *engine);
 
+/* sent.c */
+void verrou__sent_init(verrou__engine *engine);
+void verrou__sent_look_soon(verrou__engine *engine); /* whether an event loop has left something undone */
+bool verrou__sent_begin(
+    verrou__engine *engine); /* send what is in the queue, which is not empty; false: somebody else has to */
+bool verrou__sent_work(verrou__engine *engine); /* worker: wait for an overdue answer; false if there is none */
+/* A caller who blocks anyway waits for answers that an event loop has not fetched, and so has the lane; false if there are none. */
+bool verrou__sent_take_over(verrou__engine *engine, int64_t deadline_ms);
+void verrou__sent_hand_over(verrou__engine *engine); /* workers are to wait for all that are out */
+void verrou__sent_fetch(struct sent *sent);   /* out of its list: take the answers that are there. Without mutexes */
+void verrou__sent_abandon(struct sent *sent); /* the same, but the list is gone for good */
+
 /* queue.c */
+bool verrou__queue_can_wait(const verrou_queue *queue); /* for answers on descriptors of lanes */
+/* Have verrou_dispatch() fetch it when the descriptor is readable. False: the queue is gone, or cannot watch. */
+bool verrou__queue_wait_for(verrou_queue *queue, struct sent *sent, int fd, bool listed);
 void verrou__queue_ref(verrou_queue *queue);
 void verrou__queue_unref(verrou_queue *queue);
 void verrou__queue_push(verrou_queue *queue, verrou__call *first, verrou__call *last);

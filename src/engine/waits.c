@@ -45,10 +45,10 @@ static struct verrou__waits *waits_get(verrou__engine *engine, const char *key, 
     return waits;
 }
 
-/* Have the keeper add the key to the watch, or take it off. */
+/* Have the keeper add the key to the watch, or take it off. Keys that only some stores take are not watched: they are asked for again and again. */
 static void waits_mark_dirty(verrou__engine *engine, struct verrou__waits *waits)
 {
-    if (waits->dirty)
+    if (waits->dirty || waits->node.key_len > VERROU_MAX_KEY)
         return;
     waits->dirty = true;
     waits->dirty_prev = NULL;

@@ -118,6 +118,7 @@ bool verrou__watch_open(verrou__engine *engine)
     if (engine->watch_state != WATCH_WANTED || engine->closing)
         return false;
     engine->watch_state = WATCH_OPENING;
+    verrou__engine_appoint(engine); /* this thread may have been woken for requests as well, and the server may hang */
     pthread_mutex_unlock(&engine->mutex);
     status = engine->driver->watch_open(engine->state, engine_now(engine) + engine->options.limit_ms, &watch, &error);
     pthread_mutex_lock(&engine->mutex);

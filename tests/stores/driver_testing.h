@@ -55,6 +55,8 @@ void test_close(test_store *store);
 verrou_op test_op(verrou_op_kind kind, const char *key, const char *owner, int64_t ttl_ms);
 void test_op_done(verrou_op *op);
 /* Run up to 1,024 requests with so much time. */
+/* Whether requests are to be made as an event loop makes them: VERROU_TEST_LOOP is set. For drivers that have begin(). */
+bool test_by_loop(void);
 verrou_status test_execute(test_store *store, verrou_op *ops, size_t n, int64_t limit_ms, verrou_error *err);
 
 /* What came of the last request that was run alone. */

@@ -18,7 +18,7 @@ static int start_server(void **state)
 {
     (void)state;
     server = redis_server_start(NULL);
-    return 0;
+    return verrou_register_driver(verrou_redis_driver(), NULL) == VERROU_OK ? 0 : -1;
 }
 
 static int open_store(void **state)
@@ -254,6 +254,68 @@ static void any_text_is_a_key(void **state)
         assert_int_equal(test_force(&store, text), VERROU_OP_APPLIED);
         assert_int_equal(test_release(&store, text, text), VERROU_OP_REFUSED);
     }
+}
+
+#define LONG_KEY 60000
+
+/* Beyond VERROU_MAX_KEY, where max_key allows it: keys that differ in the last byte only are different locks. */
+static void long_keys_are_keys(void **state)
+{
+    static char key[LONG_KEY + 1], other[LONG_KEY + 1];
+    test_watch watch = test_watch_open(&store);
+
+    (void)state;
+    memset(key, 'x', LONG_KEY);
+    memcpy(other, key, LONG_KEY);
+    other[LONG_KEY - 1] = 'y';
+    assert_int_equal(test_acquire(&store, key, "a"), VERROU_OP_APPLIED);
+    assert_string_equal(redis_text(server, "GET", key, NULL), "a");
+    assert_int_equal(test_acquire(&store, other, "b"), VERROU_OP_APPLIED);
+    assert_int_equal(test_acquire(&store, key, "b"), VERROU_OP_REFUSED);
+    assert_string_equal(test_last.holder, "a");
+    assert_int_equal(test_extend(&store, key, "a", 90000), VERROU_OP_APPLIED);
+    assert_int_equal(test_inspect(&store, key), VERROU_OP_APPLIED);
+    assert_int_equal(test_watch_add(&watch, key), VERROU_OK);
+    assert_int_equal(test_watch_remove(&watch, key), VERROU_OK);
+    assert_int_equal(test_release(&store, key, "a"), VERROU_OP_APPLIED);
+    assert_int_equal(test_force(&store, other), VERROU_OP_APPLIED);
+    assert_string_equal(redis_text(server, "KEYS", "*", NULL), "verrou:fence");
+    test_watch_close(&watch);
+}
+
+static verrou_store *long_keyed_store(void)
+{
+    verrou_store_options options = VERROU_STORE_OPTIONS_INIT;
+    verrou_store *opened = NULL;
+
+    options.max_key = LONG_KEY;
+    assert_int_equal(verrou_store_open(test_address(server->port, NULL), &options, &opened, NULL), VERROU_OK);
+    return opened;
+}
+
+/* Waiters for such a key, which is not watched, ask again and again. */
+static void long_keys_are_waited_for(void **state)
+{
+    static char key[LONG_KEY + 1];
+    verrou_store *holders = long_keyed_store(), *waiters = long_keyed_store();
+    verrou_acquire_options soon = VERROU_ACQUIRE_OPTIONS_INIT;
+    verrou_lock *holder = NULL, *waiter = NULL;
+
+    (void)state;
+    memset(key, 'x', LONG_KEY);
+    soon.delay_ms = 10;
+    soon.timeout_ms = 300;
+    assert_int_equal(verrou_lock_new(holders, key, NULL, &holder, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_new(waiters, key, NULL, &waiter, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(holder, NULL, NULL, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(waiter, &soon, NULL, NULL), VERROU_ENOTACQUIRED);
+    assert_int_equal(verrou_lock_extend(holder, 500, NULL, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_acquire(waiter, NULL, NULL, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_release(waiter, NULL, NULL), VERROU_OK);
+    verrou_lock_free(holder);
+    verrou_lock_free(waiter);
+    verrou_store_close(holders);
+    verrou_store_close(waiters);
 }
 
 /* ---- tokens ---- */
@@ -899,6 +961,8 @@ int main(void)
         ON_STORE(requests_are_answered),
         ON_STORE(release_is_published),
         ON_STORE(any_text_is_a_key),
+        ON_STORE(long_keys_are_keys),
+        ON_STORE(long_keys_are_waited_for),
         ON_STORE(tokens_grow),
         ON_STORE(counter_in_the_future_is_followed),
         ON_STORE(repeated_acquire_draws_anew),

@@ -80,7 +80,8 @@ static void memory_destroy(void *state)
 static uint32_t memory_caps(void *state)
 {
     (void)state;
-    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH | VERROU_CAP_LIST;
+    return VERROU_CAP_SERVER_CLOCK | VERROU_CAP_FENCE | VERROU_CAP_FENCE_STORED | VERROU_CAP_PUSH | VERROU_CAP_LIST |
+           VERROU_CAP_IMMEDIATE;
 }
 
 static const char *entry_owner(const struct entry *entry)
@@ -258,6 +259,7 @@ const verrou_driver *verrou__memory_driver(void)
         .execute = memory_execute,
         .list = memory_list,
         .check = memory_check,
+        .max_key = 60000,
     };
     return &driver;
 }

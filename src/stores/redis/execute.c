@@ -38,7 +38,17 @@ typedef struct batch {
     attempt *attempts;
     size_t n;
     int64_t deadline_ms;
+    redis_connection *only; /* the connection that was asked last, ... */
+    size_t asked;           /* ... if it was one */
 } batch;
+
+/* A batch whose first round was sent by begin(). */
+struct redis_begun {
+    batch batch;
+    bool sent; /* as a whole */
+    redis_fault fault;
+    attempt attempts[];
+};
 
 /* ---- asking ---- */
 
@@ -464,11 +474,10 @@ static void read_nodes(batch *b, redis_fault *lane_fault)
     }
 }
 
-static void read_replies(batch *b, redis_fault *lane_fault)
+/* All is sent: whose replies come. */
+static void await_replies(batch *b)
 {
-    redis_connection *only = NULL;
-    size_t asked = 0;
-
+    b->asked = 0;
     for (size_t i = 0; i < b->n; i++)
         b->attempts[i].again = false;
     for (size_t i = 0; i < b->lane->node_count; i++) {
@@ -480,12 +489,16 @@ static void read_replies(batch *b, redis_fault *lane_fault)
         connection->awaits = awaited(b, connection, 0);
         if (connection->awaits == b->n)
             continue;
-        only = connection;
-        asked++;
+        b->only = connection;
+        b->asked++;
     }
-    if (asked == 1)
-        read_node(b, only, b->deadline_ms, lane_fault);
-    else if (asked > 1)
+}
+
+static void read_replies(batch *b, redis_fault *lane_fault)
+{
+    if (b->asked == 1)
+        read_node(b, b->only, b->deadline_ms, lane_fault);
+    else if (b->asked > 1)
         read_nodes(b, lane_fault);
 }
 
@@ -636,16 +649,25 @@ static bool next_round(batch *b)
     return any;
 }
 
-static void send_batch(batch *b, redis_fault *lane_fault)
+static void ask(batch *b, redis_fault *lane_fault)
 {
-    for (int round = 0; round < MAX_ROUNDS; round++) {
-        append_all(b, lane_fault);
-        flush_all(b, lane_fault);
+    append_all(b, lane_fault);
+    flush_all(b, lane_fault);
+    await_replies(b);
+}
+
+/* What was asked is answered, round by round. */
+static void have_answered(batch *b, redis_fault *lane_fault)
+{
+    for (int round = 1;; round++) {
         read_all(b, lane_fault);
         if (b->state->wait_replicas)
             await_replicas(b, lane_fault);
         if (!next_round(b))
             return;
+        if (round == MAX_ROUNDS)
+            break;
+        ask(b, lane_fault);
     }
     for (size_t i = 0; i < b->n; i++)
         if (b->attempts[i].again)
@@ -687,16 +709,58 @@ static void look_for_leftovers(const redis_lane *lane, redis_fault *lane_fault)
     }
 }
 
+static void route_all(batch *b, verrou_op *const *ops)
+{
+    for (size_t i = 0; i < b->n; i++)
+        b->attempts[i] =
+            (attempt){.op = ops[i], .connection = route(b, ops[i]), .alone = atomic_load(&b->state->counter_forbidden)};
+}
+
+/* What of the lane has to be told with the answers: whether it can be used again. */
+static verrou_status lane_status(const batch *b, redis_fault *fault, verrou_error *err)
+{
+    const redis_connection *broken;
+
+    look_for_leftovers(b->lane, fault);
+    broken = broken_node(b->lane);
+    if (!b->lane->stale && !broken)
+        return VERROU_OK;
+    if (!fault->text[0] && broken)
+        *fault = broken->fault;
+    else if (!fault->text[0])
+        verrou__redis_fault_set(fault, VERROU_OP_RETRY, true, NULL,
+                                "the nodes of the cluster are not those that were known");
+    return verrou__redis_fail(b->state, fault, err);
+}
+
+static verrou_status execute_begun(redis_lane *lane, int64_t deadline_ms, verrou_error *err)
+{
+    redis_begun *begun = lane->begun;
+    batch *b = &begun->batch;
+    verrou_status status;
+
+    b->deadline_ms = deadline_ms;
+    if (!begun->sent) {
+        flush_all(b, &begun->fault);
+        await_replies(b);
+    }
+    have_answered(b, &begun->fault);
+    status = lane_status(b, &begun->fault, err);
+    verrou__redis_drop_begun(lane);
+    return status;
+}
+
 verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                                     verrou_error *err)
 {
     redis_state *state = context;
     redis_lane *lane = opened;
     attempt few[16];
-    batch b = {state, lane, few, n, deadline_ms};
-    const redis_connection *broken;
+    batch b = {.state = state, .lane = lane, .attempts = few, .n = n, .deadline_ms = deadline_ms};
     redis_fault fault;
 
+    if (lane->begun)
+        return execute_begun(lane, deadline_ms, err);
     fault.text[0] = '\0';
     if (n > sizeof few / sizeof few[0]) {
         b.attempts = state->host->malloc(n * sizeof *b.attempts);
@@ -706,20 +770,75 @@ verrou_status verrou__redis_execute(void *context, void *opened, verrou_op *cons
             return VERROU_OK;
         }
     }
-    for (size_t i = 0; i < n; i++)
-        b.attempts[i] =
-            (attempt){.op = ops[i], .connection = route(&b, ops[i]), .alone = atomic_load(&state->counter_forbidden)};
-    send_batch(&b, &fault);
+    route_all(&b, ops);
+    ask(&b, &fault);
+    have_answered(&b, &fault);
     if (b.attempts != few)
         state->host->free(b.attempts);
-    look_for_leftovers(lane, &fault);
-    broken = broken_node(lane);
-    if (!lane->stale && !broken)
-        return VERROU_OK;
-    if (!fault.text[0] && broken)
-        fault = broken->fault;
-    else if (!fault.text[0])
-        verrou__redis_fault_set(&fault, VERROU_OP_RETRY, true, NULL,
-                                "the nodes of the cluster are not those that were known");
-    return verrou__redis_fail(state, &fault, err);
+    return lane_status(&b, &fault, err);
+}
+
+/* ---- the same, for an event loop that waits ---- */
+
+/* One connection, one round, nothing to be asked in between: anything else needs a thread that may block. */
+int verrou__redis_begin(void *context, void *opened, verrou_op *const *ops, size_t n, int64_t deadline_ms)
+{
+    redis_state *state = context;
+    redis_lane *lane = opened;
+    redis_connection *connection = lane->nodes[0];
+    redis_begun *begun;
+
+    if (lane->node_count != 1 || !connection || connection->broken || state->wait_replicas)
+        return 0;
+    begun = state->host->malloc(sizeof *begun + n * sizeof begun->attempts[0]);
+    if (!begun)
+        return 0;
+    begun->batch =
+        (batch){.state = state, .lane = lane, .attempts = begun->attempts, .n = n, .deadline_ms = deadline_ms};
+    begun->fault.text[0] = '\0';
+    lane->begun = begun;
+    route_all(&begun->batch, ops);
+    append_all(&begun->batch, &begun->fault);
+    begun->sent = verrou__redis_flush_some(connection, &begun->fault) && connection->out_len == 0;
+    if (begun->sent)
+        await_replies(&begun->batch);
+    return begun->sent;
+}
+
+int verrou__redis_lane_fd(void *context, void *opened)
+{
+    const redis_lane *lane = opened;
+
+    (void)context;
+    return lane->nodes[0]->stream.fd;
+}
+
+/* Errors may have to be asked about. */
+int verrou__redis_arrived(void *context, void *opened)
+{
+    redis_lane *lane = opened;
+    redis_begun *begun = lane->begun;
+    batch *b = &begun->batch;
+
+    (void)context;
+    if (b->asked != 1)
+        return -1;
+    if (read_node(b, b->only, 0, &begun->fault))
+        return 0;
+    for (size_t i = 0; i < b->n; i++)
+        if (!b->attempts[i].reply || b->attempts[i].reply->type == REDIS_REPLY_ERROR)
+            return -1;
+    return 1;
+}
+
+void verrou__redis_drop_begun(redis_lane *lane)
+{
+    redis_begun *begun = lane->begun;
+
+    if (!begun)
+        return;
+    for (size_t i = 0; i < begun->batch.n; i++)
+        freeReplyObject(begun->attempts[i].reply);
+    lane->state->host->free(begun);
+    lane->begun = NULL;
 }

@@ -236,6 +236,9 @@ static const verrou_driver redis_driver = {
     .open = verrou__redis_lane_open,
     .close = verrou__redis_lane_close,
     .execute = verrou__redis_execute,
+    .begin = verrou__redis_begin,
+    .lane_fd = verrou__redis_lane_fd,
+    .arrived = verrou__redis_arrived,
     .list = verrou__redis_list,
     .check = verrou__redis_check,
     .watch_open = verrou__redis_watch_open,
@@ -244,6 +247,7 @@ static const verrou_driver redis_driver = {
     .watch_add = verrou__redis_watch_add,
     .watch_remove = verrou__redis_watch_remove,
     .watch_read = verrou__redis_watch_read,
+    .max_key = 60000,
 };
 
 const verrou_driver *verrou_redis_driver(void)

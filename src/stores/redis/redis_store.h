@@ -235,8 +235,11 @@ bool verrou__redis_is_error(const redisReply *reply, const char *code);
 
 /* ---- topology.c ---- */
 
+typedef struct redis_begun redis_begun; /* execute.c */
+
 typedef struct redis_lane {
     redis_state *state;
+    redis_begun *begun;                       /* the batch that begin() sent */
     redis_connection *nodes[REDIS_MAX_NODES]; /* one, but in a cluster */
     size_t node_count;
     uint8_t *slots;     /* in a cluster: the node of each slot; NO_NODE if there is none */
@@ -276,6 +279,11 @@ void verrou__redis_counters_free(redis_state *state);
 
 verrou_status verrou__redis_execute(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms,
                                     verrou_error *err);
+
+int verrou__redis_begin(void *state, void *lane, verrou_op *const *ops, size_t n, int64_t deadline_ms);
+int verrou__redis_lane_fd(void *state, void *lane);
+int verrou__redis_arrived(void *state, void *lane);
+void verrou__redis_drop_begun(redis_lane *lane);
 
 /* ---- watch.c ---- */
 

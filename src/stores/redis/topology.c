@@ -349,6 +349,7 @@ void verrou__redis_lane_close(void *context, void *opened)
     redis_state *state = context;
     redis_lane *lane = opened;
 
+    verrou__redis_drop_begun(lane);
     for (size_t i = 0; i < lane->node_count; i++)
         verrou__redis_disconnect(lane->nodes[i]);
     state->host->free(lane);

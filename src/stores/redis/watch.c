@@ -324,11 +324,14 @@ static verrou_status watch_say(redis_watch *watch, const char *key, size_t key_l
 {
     char event[VERROU_MAX_KEY + 64];
     size_t node = watch->state->topology == REDIS_CLUSTER ? watch->slots[verrou__redis_slot(key, key_len)] : 0;
-    int event_len = snprintf(event, sizeof event, "__keyspace@%d__:%.*s", watch->state->db, (int)key_len, key);
     const char *sharded = add ? "SSUBSCRIBE" : "SUNSUBSCRIBE";
     const char *verb = add ? "SUBSCRIBE" : "UNSUBSCRIBE";
+    int event_len;
     redis_fault fault;
 
+    if (key_len > VERROU_MAX_KEY) /* the engine watches no such keys */
+        return VERROU_OK;
+    event_len = snprintf(event, sizeof event, "__keyspace@%d__:%.*s", watch->state->db, (int)key_len, key);
     if (node >= watch->node_count) {
         if (!add || watch_renew_later(watch, &fault))
             return VERROU_OK;
