@@ -8,6 +8,10 @@
 #include <poll.h>
 #include <pthread.h>
 
+/* Longer than anything is waited for: none that is left behind ends by itself. */
+#define LEASE_MS 120000
+#define LONGER_MS 240000
+
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 fault_proxy *faults_proxy;
@@ -86,7 +90,7 @@ void faults_done(verrou_lock *lock, verrou_store *store)
 
 void faults_wait_until_free(const char *what)
 {
-    int64_t limit_ms = verrou_now_ms() + PROCESS_PATIENCE_MS / 4;
+    int64_t limit_ms = verrou_now_ms() + PROCESS_PATIENCE_MS; /* giving up is tried for half as long */
 
     while (*faulty->holder()) {
         if (verrou_now_ms() > limit_ms)
@@ -121,7 +125,7 @@ static void scene_open(scene *s, fault_call call, int limit_ms, const char *what
     snprintf(s->what, sizeof s->what, "%s, %s", call_names[call], what);
     snprintf(settings, sizeof settings, "?timeout=%dms&lanes=1", limit_ms);
     s->store = faults_open_proxy(settings);
-    s->lock = faults_lock(s->store, FAULTS_KEY, FAULTS_LEASE_MS);
+    s->lock = faults_lock(s->store, FAULTS_KEY, LEASE_MS);
     faults_acquire(s->lock); /* connects, in any case */
     if (call < CALL_RELEASE) {
         assert_int_equal(verrou_lock_release(s->lock, NULL, NULL), VERROU_OK);
@@ -169,7 +173,7 @@ static void scene_call_async(scene *s, const verrou_call_options *options)
         submitted = verrou_lock_release_async(s->lock, options, queue, scene_answered, s, NULL);
         break;
     case CALL_EXTEND:
-        submitted = verrou_lock_extend_async(s->lock, FAULTS_LONGER_MS, options, queue, scene_answered, s, NULL);
+        submitted = verrou_lock_extend_async(s->lock, LONGER_MS, options, queue, scene_answered, s, NULL);
         break;
     case CALL_FORCE:
         submitted = verrou_lock_force_release_async(s->lock, options, queue, scene_answered, s, NULL);
@@ -205,7 +209,7 @@ static void scene_call(scene *s, const verrou_call_options *options)
         s->status = verrou_lock_release(s->lock, options, &s->err);
         break;
     case CALL_EXTEND:
-        s->status = verrou_lock_extend(s->lock, FAULTS_LONGER_MS, options, &s->err);
+        s->status = verrou_lock_extend(s->lock, LONGER_MS, options, &s->err);
         break;
     case CALL_FORCE:
         s->status = verrou_lock_force_release(s->lock, options, &s->err);
@@ -238,13 +242,13 @@ static void scene_compare(const scene *s)
     else if (s->status == VERROU_OK && (s->call == CALL_RELEASE || s->call == CALL_FORCE))
         right = !there;
     else if (s->status == VERROU_OK && s->call == CALL_EXTEND)
-        right = there && faulty->left_ms() > FAULTS_LEASE_MS;
+        right = there && faulty->left_ms() > LEASE_MS;
     else if (s->status == VERROU_OK)
         right = there && s->info.locked && is_ours(s);
     else if (s->status == VERROU_ESTORAGE && s->call <= CALL_IMMEDIATELY)
         right = !there;
     else if (s->status == VERROU_ESTORAGE && s->call == CALL_EXTEND)
-        right = there && faulty->left_ms() <= FAULTS_LEASE_MS;
+        right = there && faulty->left_ms() <= LEASE_MS;
     else if (s->status == VERROU_ESTORAGE)
         right = there;
     if (!right)
@@ -358,7 +362,7 @@ void lasting_loss_is_unknown(void **unused)
         for (fault_call call = 0; call < CALLS; call++) {
             scene s;
 
-            scene_open(&s, call, 250, names[f]);
+            scene_open(&s, call, 400, names[f]);
             scene_set(&s, (proxy_fault){.kind = kinds[f], .times = PROXY_ALWAYS});
             scene_call(&s, NULL);
             must_not_know(&s);
@@ -489,7 +493,7 @@ static void hold_request(fault_call call)
 bool faults_late_extend(const char *address, proxy_counter fate)
 {
     verrou_store *store = faults_open(address);
-    verrou_lock *lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
+    verrou_lock *lock = faults_lock(store, FAULTS_KEY, LEASE_MS);
     bool shortened;
     long before;
 
@@ -498,7 +502,7 @@ bool faults_late_extend(const char *address, proxy_counter fate)
     hold_request(CALL_EXTEND);
     assert_int_equal(verrou_lock_extend(lock, 20000, &faults_patient, NULL), VERROU_OK);
     proxy_wait(faults_proxy, fate, before + 1);
-    assert_int_equal(verrou_lock_extend(lock, FAULTS_LONGER_MS, &faults_patient, NULL), VERROU_OK);
+    assert_int_equal(verrou_lock_extend(lock, LONGER_MS, &faults_patient, NULL), VERROU_OK);
     proxy_let_go(faults_proxy);
     shortened = faulty->left_ms() <= 20000;
     faults_release(lock);
@@ -517,7 +521,7 @@ void late_extend_changes_nothing(void **unused)
 void late_acquire_changes_nothing(void **unused)
 {
     verrou_store *store = faults_open_proxy(SHORT_LIMIT);
-    verrou_lock *lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
+    verrou_lock *lock = faults_lock(store, FAULTS_KEY, LEASE_MS);
     verrou_info info = VERROU_INFO_INIT;
 
     (void)unused;
@@ -535,8 +539,8 @@ void late_acquire_changes_nothing(void **unused)
 void late_force_changes_nothing(void **unused)
 {
     verrou_store *store = faults_open_proxy(SHORT_LIMIT);
-    verrou_lock *lock = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
-    verrou_lock *next = faults_lock(store, FAULTS_KEY, FAULTS_LEASE_MS);
+    verrou_lock *lock = faults_lock(store, FAULTS_KEY, LEASE_MS);
+    verrou_lock *next = faults_lock(store, FAULTS_KEY, LEASE_MS);
 
     (void)unused;
     faults_acquire(lock);
