@@ -127,6 +127,7 @@ int64_t verrou__call_limit(const verrou__call *call)
         /* fall through */
     case CALL_QUEUED:
     case CALL_PAUSED:
+    case CALL_BACK:
         if (fail_by_ms && fail_by_ms < limit_ms)
             limit_ms = fail_by_ms;
         break;
@@ -311,10 +312,12 @@ void verrou__call_give_up(verrou__call *call)
     int64_t lease_ms = call->kind == VERROU__ACQUIRE ? op_ttl(call) : 0;
     int64_t until_ms = engine_now(engine) + engine->options.limit_ms;
 
+    if (lease_ms == VERROU_FOREVER)
+        lease_ms = PROVISIONAL_TTL_MS;
     if (call->kind == VERROU__RELEASE && call->expires_ms > until_ms)
         until_ms = call->expires_ms;
-    else if (lease_ms == VERROU_FOREVER || lease_ms > PROVISIONAL_TTL_MS)
-        until_ms = engine_now(engine) + (lease_ms == VERROU_FOREVER ? PROVISIONAL_TTL_MS : lease_ms);
+    else if (engine_now(engine) + lease_ms > until_ms)
+        until_ms = engine_now(engine) + lease_ms;
     if (engine->closing && until_ms > engine_now(engine) + engine->options.limit_ms)
         until_ms = engine_now(engine) + engine->options.limit_ms;
     call->giving_up = true;
