@@ -198,8 +198,7 @@ static int64_t op_ttl(const verrou__call *call)
 {
     const verrou__engine *engine = call->engine;
 
-    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && !engine->is_inline &&
-        !engine->is_later)
+    if (call->kind == VERROU__ACQUIRE && !call->permanent && call->ttl_ms == VERROU_FOREVER && engine_has_lanes(engine))
         return PROVISIONAL_TTL_MS;
     return call->ttl_ms;
 }
@@ -226,7 +225,7 @@ void verrou__call_request(verrou__call *call)
     op->deadline_ms = verrou__call_limit(call);
     verrou__engine_enqueue(engine, call);
     verrou__call_arm(call);
-    if (call->kind == VERROU__RELEASE && !call->giving_up && !engine->is_inline && !engine->is_later)
+    if (call->kind == VERROU__RELEASE && !call->giving_up && engine_has_lanes(engine))
         verrou__waits_pass_on(engine, op->key, op->key_len);
 }
 
@@ -499,7 +498,7 @@ verrou_status verrou__call_submit(verrou__call *call, verrou_queue *queue, verro
         call->done = done;
         call->user = user;
         call->refs++;
-        engine->holding_back = !engine->is_inline && !engine->is_later && verrou__queue_hold_back(call);
+        engine->holding_back = engine_has_lanes(engine) && verrou__queue_hold_back(call);
         verrou__call_begin(call);
     }
     if (engine->holding_back)

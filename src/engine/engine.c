@@ -513,7 +513,7 @@ bool verrou__engine_work(verrou__engine *engine)
 
     if (verrou__sent_work(engine) || verrou__watch_open(engine))
         return true;
-    if (!engine->queue_head || engine->is_inline || engine->is_later)
+    if (!engine->queue_head || !engine_has_lanes(engine))
         return false;
     if (verrou__engine_lead(engine, NULL))
         return true;
@@ -554,7 +554,7 @@ static void engine_appoint_leader(verrou__engine *engine)
 
 void verrou__engine_appoint(verrou__engine *engine)
 {
-    if (!engine->queue_head || engine->is_inline || engine->is_later || engine->stopping || engine->held_back)
+    if (!engine->queue_head || !engine_has_lanes(engine) || engine->stopping || engine->held_back)
         return;
     engine_appoint_leader(engine); /* before it is sent for an event loop, which may be busy */
     while (!engine->appointed && engine->queue_head && verrou__sent_begin(engine))

@@ -200,6 +200,12 @@ static inline int64_t engine_now(const verrou__engine *engine)
     return engine->host->now_ms();
 }
 
+/* Inline drivers, and those that answer later, are called by whoever has a request, without a lane. */
+static inline bool engine_has_lanes(const verrou__engine *engine)
+{
+    return !engine->is_inline && !engine->is_later;
+}
+
 /* Does the store compare the token of a lease? A table may have no place for it. */
 static inline bool engine_compares(const verrou__engine *engine)
 {
